@@ -1,0 +1,1 @@
+"""How the published figures were measured: `python -m tokenreel.benchmarks`."""

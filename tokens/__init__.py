@@ -1,0 +1,1 @@
+"""What travels between encoder and decoder: VideoTokens, its file format and its accounting. No torch in here."""
