@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .video_tokens import POPCOUNT, CELLS, MAX_DELTA, IFrame, Mode, PFrame, VideoTokens
+from .video_tokens import CELLS, MAX_DELTA, POPCOUNT, IFrame, Mode, PFrame, VideoTokens
 
 DELTAS = 2 * MAX_DELTA + 1
 MASKS = 1 << CELLS

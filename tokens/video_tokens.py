@@ -165,13 +165,13 @@ class PFrame(_Arrays):
         return self.modes.shape[0] * 2, self.modes.shape[1] * 2
 
     def motion_field(self) -> NDArray[np.int16]:
-        """int16 [bh, bw, 2]: (dy, dx) of every block in half pixels, global motion included; INTRA has the global one."""
+        """int16 [bh, bw, 2]: (dy, dx) of each block in half pixels, global motion included. INTRA has only that."""
         motion = np.full((*self.modes.shape, 2), self.global_motion, dtype=np.int16)
         motion[(self.modes == Mode.MOTION) | (self.modes == Mode.RESIDUAL)] += self.motion
         return motion
 
     def code_grid(self) -> NDArray[np.int32]:
-        """int32 [h, w]: the residual or key-frame code of every cell that has one (`modes` says which), -1 elsewhere."""
+        """int32 [h, w]: the residual or key-frame code of each cell that has one (`modes` says which), else -1."""
         bh, bw = self.modes.shape
         blocks = np.full((bh, bw, CELLS), -1, dtype=np.int32)
         blocks[self.modes == Mode.INTRA] = self.intra
@@ -188,7 +188,7 @@ class PFrame(_Arrays):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VideoTokens(_Arrays):
-    """A clip as tokens. Building one checks it completely: `ValueError` names the field, its value and what is allowed."""
+    """A clip as tokens. Building one checks it: a `ValueError` names the field, its value and what is allowed."""
 
     width: int
     """Pixels, the true size; the code grid covers it padded up to whole blocks."""

@@ -1,0 +1,344 @@
+"""Token files: VideoTokens as bytes and back. `docs/token_format.md` is the normative description of version 1.
+
+The container is safetensors, written and read here byte by byte: the library neither notices changed payload bytes nor
+orders metadata the same way twice. A file that is accepted has been checked completely, before memory was taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .accounting import block_symbols, header_symbol, parse_block_symbols, parse_header_symbol
+from .video_tokens import CELLS, MAX_SIDE, POPCOUNT, IFrame, Mode, PFrame, VideoTokens, grid_size
+
+FORMAT = "tokenreel"
+VERSION = 1
+SUFFIX = ".tokens"
+
+MAX_FILE_BYTES = 1 << 32
+MAX_HEADER_BYTES = 1 << 16
+MAX_FRAMES = 1 << 20
+MAX_BLOCKS = 1 << 29  # of all frames together: a skipped block costs no byte on disk, but one in memory
+
+KEY_FRAME, PREDICTED_FRAME = 0, 1
+_DTYPES = {"I64": "<i8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
+_SIZES = ("width", "height", "frame_rate", "time_base", "duration", "levels")
+_FIELDS = ("format", "version", "sha256", *_SIZES, "tokenizer", "tokenizer_sha256", "codec", "codec_sha256")
+_DIGEST_KEY = b'"sha256":"'
+_NO_DIGEST = b"0" * 64
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_RATIO = re.compile(r"([1-9][0-9]{0,17})/([1-9][0-9]{0,17})")
+
+
+class TokenFileError(ValueError):
+    """A token file that cannot be read or written; the message is one line: which file, what is wrong, what to do."""
+
+
+def _layout(codebook_size: int) -> dict[str, str]:
+    """Arrays of a file in payload order with their safetensors types; the widest come first, so all are aligned."""
+    code = "U16" if codebook_size <= 1 << 16 else "U32"
+    names = {"pts": "I64", "symbols_per_frame": "U32", "key": code, "residual": code, "intra": code}
+    return {**names, "header": "U16", "blocks": "U16", "kind": "U8"}
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, np.int64)
+
+
+def _arrays(tokens: VideoTokens) -> dict[str, NDArray[Any]]:
+    keys = [frame for frame in tokens.frames if isinstance(frame, IFrame)]
+    predicted = [frame for frame in tokens.frames if isinstance(frame, PFrame)]
+    blocks = [block_symbols(frame) for frame in predicted]
+    return {
+        "pts": np.array(tokens.pts, dtype=np.int64),
+        "symbols_per_frame": np.array([symbols.size for symbols in blocks], dtype=np.int64),
+        "key": _joined([frame.codes for frame in keys]),
+        "residual": _joined([frame.residual for frame in predicted]),
+        "intra": _joined([frame.intra for frame in predicted]),
+        "header": np.array([header_symbol(frame) for frame in predicted], dtype=np.int64),
+        "blocks": _joined(blocks),
+        "kind": np.array([isinstance(frame, PFrame) for frame in tokens.frames], dtype=np.uint8),
+    }
+
+
+def _ratio(name: str, value: Fraction) -> str:
+    text = f"{value.numerator}/{value.denominator}"
+    if not _RATIO.fullmatch(text):
+        raise ValueError(f"Invalid {name} ({text:.60}). A token file takes 18 digits above and below; round it first.")
+    return text
+
+
+def _check_caps(width: int, height: int, frames: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"{width}x{height} pixels are too many; a side has at most {MAX_SIDE}.")
+    if not 1 <= frames <= MAX_FRAMES:
+        raise ValueError(f"it has {frames} frames; supported are 1 to {MAX_FRAMES}.")
+    h, w = grid_size(width, height)
+    if frames * (h // 2) * (w // 2) > MAX_BLOCKS:
+        raise ValueError(f"{frames} frames of {width}x{height} are more than {MAX_BLOCKS} blocks; split the clip.")
+
+
+def tokens_to_bytes(tokens: VideoTokens) -> bytes:
+    """The token file of a clip. Equal tokens give equal bytes."""
+    _check_caps(tokens.width, tokens.height, len(tokens.frames))
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "sha256": _NO_DIGEST.decode(),
+        "width": str(tokens.width),
+        "height": str(tokens.height),
+        "frame_rate": _ratio("frame_rate", tokens.frame_rate),
+        "time_base": _ratio("time_base", tokens.time_base),
+        "duration": _ratio("duration", tokens.duration),
+        "levels": ",".join(str(level) for level in tokens.levels),
+        "tokenizer": tokens.tokenizer,
+        "tokenizer_sha256": tokens.digest,
+        "codec": tokens.codec,
+        "codec_sha256": tokens.codec_digest,
+    }
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    arrays, payload, end = _arrays(tokens), [], 0
+    for name, dtype in _layout(tokens.codebook_size).items():
+        payload.append(arrays[name].astype(_DTYPES[dtype]).tobytes())
+        start, end = end, end + len(payload[-1])
+        entries[name] = {"dtype": dtype, "shape": [arrays[name].size], "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode("ascii")
+    header += b" " * (-len(header) % 8)  # aligns the payload
+    data = b"".join([len(header).to_bytes(8, "little"), header, *payload])
+    digest = hashlib.sha256(data).hexdigest().encode("ascii")
+    return data.replace(_DIGEST_KEY + _NO_DIGEST, _DIGEST_KEY + digest, 1)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Header entries and where the payload begins."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or data[8:9] != b"{":
+        raise ValueError("it is not a token file. Token files are written by `tokenreel encode` or Save Video Tokens.")
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(f"its header claims {size} bytes, at most {MAX_HEADER_BYTES} are allowed. Get the file again.")
+    if size > len(data) - 8:
+        raise ValueError(f"it is cut off: {len(data)} bytes, the header alone takes {size + 8}. Get the file again.")
+    try:
+        entries = json.loads(data[8 : 8 + size].decode("ascii"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its header is damaged ({error!s:.80}). Get the file again.") from error
+    return entries, 8 + size
+
+
+def _metadata(entries: dict[str, Any]) -> dict[str, str]:
+    metadata = entries.get("__metadata__")
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ValueError("it is a safetensors file, but not of video tokens. Choose one that `tokenreel encode` wrote.")
+    if metadata.get("version") != str(VERSION):
+        found = metadata.get("version")
+        raise ValueError(f"its format version is {found!r:.20}, this TokenReel reads {VERSION}. Update TokenReel.")
+    for name in _FIELDS:
+        if not isinstance(metadata.get(name), str):
+            raise ValueError(f"its field {name!r} is missing. Encode the video again.")
+    unknown = sorted(set(metadata) - set(_FIELDS))
+    if unknown:
+        raise ValueError(f"its field {unknown[0]!r:.40} is not one of version {VERSION}. Encode the video again.")
+    return metadata
+
+
+def _slices(entries: dict[str, Any], layout: dict[str, str]) -> dict[str, tuple[int, int]]:
+    """Byte range of every array in the payload: all there, none unknown, no gap, no overlap."""
+    wrong = sorted(set(entries).symmetric_difference({"__metadata__", *layout}))
+    if wrong:
+        raise ValueError(
+            f"its array {wrong[0]!r:.40} is missing or not one of version {VERSION}. Encode the video again."
+        )
+    slices, end = {}, 0
+    for name, dtype in layout.items():
+        start, size = end, np.dtype(_DTYPES[dtype]).itemsize
+        entry = entries[name]
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        count = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
+        if type(count) is not int or not 0 <= count <= MAX_FILE_BYTES:
+            raise ValueError(f"its array {name!r} has the shape {shape!r:.40}, not [n]. Encode the video again.")
+        end = start + count * size
+        if entry != {"dtype": dtype, "shape": [count], "data_offsets": [start, end]}:
+            raise ValueError(f"its array {name!r} is not {count} x {dtype} at byte {start}. Encode the video again.")
+        slices[name] = (start, end)
+    return slices
+
+
+def _check_digest(data: bytes, payload: int, metadata: dict[str, str]) -> None:
+    found = metadata["sha256"].encode()
+    if data.count(_DIGEST_KEY + found + b'"', 0, payload) != 1:
+        raise ValueError("its header is damaged (no plain sha256). Get the file again.")
+    at = data.index(_DIGEST_KEY + found, 0, payload) + len(_DIGEST_KEY)
+    digest = hashlib.sha256(data[:at] + _NO_DIGEST)
+    digest.update(memoryview(data)[at + len(found) :])
+    if digest.hexdigest().encode() != found:
+        raise ValueError("it is damaged: its SHA-256 does not match its bytes. Get the file again.")
+
+
+def _number(metadata: dict[str, str], name: str) -> int:
+    if not _NUMBER.fullmatch(metadata[name]):
+        raise ValueError(f"its {name} is {metadata[name]!r:.40}, not a number above 0.")
+    return int(metadata[name])
+
+
+def _fraction(metadata: dict[str, str], name: str) -> Fraction:
+    match = _RATIO.fullmatch(metadata[name])
+    value = Fraction(int(match[1]), int(match[2])) if match else Fraction(0)
+    if match is None or value.denominator != int(match[2]):
+        raise ValueError(f"its {name} is {metadata[name]!r:.40}, not a fraction in lowest terms.")
+    return value
+
+
+def _levels(metadata: dict[str, str]) -> tuple[int, ...]:
+    parts = metadata["levels"].split(",")
+    if len(parts) > 16 or any(not re.fullmatch(r"[1-9][0-9]{0,7}", part) for part in parts):
+        raise ValueError(f"its levels are {metadata['levels']!r:.40}, not at most 16 numbers.")
+    return tuple(int(part) for part in parts)
+
+
+class _Cursor:
+    """Takes a list apart from the front."""
+
+    def __init__(self, name: str, values: NDArray[Any]) -> None:
+        self.name, self.values, self.at = name, values, 0
+
+    def take(self, count: int) -> NDArray[Any]:
+        if self.at + count > self.values.size:
+            raise ValueError(f"its array {self.name!r} has {self.values.size} values, more are needed.")
+        self.at += count
+        return self.values[self.at - count : self.at]
+
+    def close(self) -> None:
+        if self.at != self.values.size:
+            raise ValueError(f"its array {self.name!r} has {self.values.size} values, only {self.at} are used.")
+
+
+def _predicted(lists: dict[str, _Cursor], blocks: tuple[int, int]) -> PFrame:
+    motion = parse_header_symbol(int(lists["header"].take(1)[0]))
+    symbols = lists["blocks"].take(int(lists["symbols_per_frame"].take(1)[0]))
+    modes, deltas, masks = parse_block_symbols(symbols, blocks)
+    residual = lists["residual"].take(int(POPCOUNT[masks].sum()))
+    intra = lists["intra"].take(int((modes == Mode.INTRA).sum()) * CELLS)
+    return PFrame(motion, modes, deltas, masks, residual, intra.reshape(-1, CELLS))
+
+
+def _frames(arrays: dict[str, NDArray[Any]], grid: tuple[int, int]) -> list[IFrame | PFrame]:
+    kinds = arrays["kind"]
+    lists = {name: _Cursor(name, values) for name, values in arrays.items() if name not in ("pts", "kind")}
+    frames: list[IFrame | PFrame] = []
+    for i, kind in enumerate(kinds.tolist()):
+        try:
+            if kind == KEY_FRAME:
+                frames.append(IFrame(lists["key"].take(grid[0] * grid[1]).reshape(grid)))
+            elif kind == PREDICTED_FRAME:
+                frames.append(_predicted(lists, (grid[0] // 2, grid[1] // 2)))
+            else:
+                raise ValueError(f"its kind is {kind}, supported are {KEY_FRAME} and {PREDICTED_FRAME}.")
+        except ValueError as error:
+            raise ValueError(f"frame {i}: {error}") from error
+    for cursor in lists.values():
+        cursor.close()
+    return frames
+
+
+def _parse(data: bytes) -> VideoTokens:
+    entries, start = _header(data)
+    metadata = _metadata(entries)
+    levels = _levels(metadata)
+    layout = _layout(math.prod(levels))
+    slices = _slices(entries, layout)
+    expected = start + max(end for _, end in slices.values())
+    if len(data) != expected:
+        fault = "cut off" if len(data) < expected else "longer than its contents"
+        raise ValueError(f"it is {fault}: {len(data)} bytes instead of {expected}. Get the file again.")
+    _check_digest(data, start, metadata)
+    width, height = _number(metadata, "width"), _number(metadata, "height")
+    arrays = {
+        name: np.frombuffer(data, _DTYPES[layout[name]], (b - a) // np.dtype(_DTYPES[layout[name]]).itemsize, start + a)
+        for name, (a, b) in slices.items()
+    }
+    _check_caps(width, height, arrays["kind"].size)
+    return VideoTokens(
+        width=width,
+        height=height,
+        frame_rate=_fraction(metadata, "frame_rate"),
+        time_base=_fraction(metadata, "time_base"),
+        duration=_fraction(metadata, "duration"),
+        pts=tuple(arrays["pts"].tolist()),
+        frames=tuple(_frames(arrays, grid_size(width, height))),
+        levels=levels,
+        tokenizer=metadata["tokenizer"],
+        digest=metadata["tokenizer_sha256"],
+        codec=metadata["codec"],
+        codec_digest=metadata["codec_sha256"],
+    )
+
+
+def tokens_from_bytes(data: bytes, *, name: str = "<memory>") -> VideoTokens:
+    """The clip in the bytes of a token file; `name` is what the message of a `TokenFileError` calls it."""
+    try:
+        return _parse(data)
+    except ValueError as error:
+        raise TokenFileError(f"Cannot read {name}: {error}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Put `data` in the place of `target` at once; whatever fails, the old file stays and nothing is left beside it."""
+    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    part.touch(exist_ok=False)
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens) -> int:
+    """Write a token file whole or not at all, and return its size in bytes. The folder must exist."""
+    target = Path(path)
+    try:
+        data = tokens_to_bytes(tokens)
+    except ValueError as error:
+        raise TokenFileError(f"Cannot write {target}: {error}") from error
+    try:
+        _replace(target, data)
+    except OSError as error:
+        raise TokenFileError(f"Cannot write {target}: {error.strerror}. Check the folder and its space.") from error
+    return len(data)
+
+
+def read_tokens(path: str | os.PathLike[str]) -> VideoTokens:
+    """Read a token file. `TokenFileError` if there is none, or if a single bit of it is not as it was written."""
+    source = Path(path)
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise TokenFileError(f"Cannot read {source}: it is not a file. Give the path of a {SUFFIX} file.")
+        if status.st_size > MAX_FILE_BYTES:
+            raise TokenFileError(f"Cannot read {source}: {status.st_size} bytes, at most {MAX_FILE_BYTES} are allowed.")
+        data = source.read_bytes()
+    except OSError as error:
+        raise TokenFileError(f"Cannot read {source}: {error.strerror}. Give the path of a {SUFFIX} file.") from error
+    return tokens_from_bytes(data, name=str(source))
