@@ -1,0 +1,309 @@
+"""Folders and file names: where input, output, temp and model files lie, and which names may be used in them.
+
+Every name that a user or a workflow gives passes `resolve_input`, `resolve_model` or `output_path`. A name is relative
+to one of the folders, has no `..`, and still lies in that folder when links are followed. On ComfyUI the folders are
+ComfyUI's; on the embedded host they are those of the running `session`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import mimetypes
+import os
+import re
+import shutil
+import tempfile
+import time
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import IS_COMFYUI
+
+TOKENIZER_FOLDER = "video_tokenizers"  # below ComfyUI's models folder
+MODEL_SUFFIXES = frozenset({".safetensors"})
+_ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
+_WINDOWS_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$")
+_TEXT_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they hide a suffix
+_MAX_NAME_BYTES, _MAX_PART_BYTES = 1024, 255
+
+
+class FileNameError(ValueError):
+    """A name that is not allowed, or a file that is not there: one line with the name and the way out."""
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file to be written: where it is, and what ComfyUI's `ui.SavedResult` wants to know of it."""
+
+    path: str  # absolute
+    filename: str
+    subfolder: str  # relative to the output folder, "/" between parts
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """The embedded host's folders, absolute."""
+
+    input: str
+    output: str
+    temp: str
+    model: str
+
+
+_active: _Folders | None = None
+
+
+@contextlib.contextmanager
+def session(
+    *,
+    input_dir: str | os.PathLike[str] | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    model_dir: str | os.PathLike[str] | None = None,
+) -> Iterator[None]:
+    """Set the embedded host's folders for the length of a `with` block; its temp folder is removed at the end.
+
+    Defaults: input is the current folder, output is `output` in it, models are in `models/video_tokenizers` in it.
+    The output folder is made when the first file is written. No effect on ComfyUI's folders.
+    """
+    global _active
+    temp = os.path.realpath(tempfile.mkdtemp(prefix="tokenreel-"))
+    before, _active = (
+        _active,
+        _Folders(
+            input=os.path.abspath(input_dir or "."),
+            output=os.path.abspath(output_dir or "output"),
+            temp=temp,
+            model=os.path.abspath(model_dir or os.path.join("models", TOKENIZER_FOLDER)),
+        ),
+    )
+    try:
+        yield
+    finally:
+        _active = before
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def input_dir() -> str:
+    """The folder that `resolve_input` looks in."""
+    if not IS_COMFYUI:
+        return _folders().input
+    import folder_paths
+
+    return folder_paths.get_input_directory()
+
+
+def output_dir() -> str:
+    """The folder that results are written to."""
+    if not IS_COMFYUI:
+        return _folders().output
+    import folder_paths
+
+    return folder_paths.get_output_directory()
+
+
+def temp_dir() -> str:
+    """The folder for files that nobody needs after the run; it exists."""
+    if not IS_COMFYUI:
+        return _folders().temp
+    import folder_paths
+
+    os.makedirs(folder_paths.get_temp_directory(), exist_ok=True)
+    return folder_paths.get_temp_directory()
+
+
+def model_dirs() -> list[str]:
+    """The folders with tokenizer weights that people put there themselves; they need not exist."""
+    if not IS_COMFYUI:
+        return [_folders().model]
+    import folder_paths
+
+    register_model_folders()
+    return folder_paths.get_folder_paths(TOKENIZER_FOLDER)
+
+
+def register_model_folders() -> None:
+    """Make `models/video_tokenizers` known to ComfyUI. May be called often; no effect on the embedded host."""
+    if not IS_COMFYUI:
+        return
+    import folder_paths
+
+    folder = os.path.join(folder_paths.models_dir, TOKENIZER_FOLDER)
+    # extra_model_paths.yaml may have named folders before us, but with no suffixes
+    paths, suffixes = folder_paths.folder_names_and_paths.get(TOKENIZER_FOLDER, ([], set()))
+    paths = list(paths) if folder in paths else [*paths, folder]
+    folder_paths.folder_names_and_paths[TOKENIZER_FOLDER] = (paths, set(suffixes) | MODEL_SUFFIXES)
+
+
+def resolve_input(name: str) -> str:
+    """The absolute path of the existing file `name` in the input folder, or in the one that `[output]`, `[temp]` or
+    `[input]` at its end names.
+
+    Raises `FileNameError` when the name leaves its folder or no such file is there.
+    """
+    folder, relative = _split_annotation(name)
+    root = {"input": input_dir, "output": output_dir, "temp": temp_dir}[folder]()
+    path = contained(root, relative)
+    if not os.path.isfile(path):
+        raise FileNameError(f"No file {_short(name)} in the {folder} folder. Put it there, or give another name.")
+    return path
+
+
+def resolve_model(name: str) -> str:
+    """The absolute path of the weights `name` in the model folders. Raises `FileNameError`."""
+    if os.path.splitext(name)[1].lower() not in MODEL_SUFFIXES:
+        raise FileNameError(f"Weights {_short(name)} are not a .safetensors file. Convert them to safetensors first.")
+    for root in model_dirs():
+        path = contained(root, name)
+        if os.path.isfile(path):
+            return path
+    raise FileNameError(
+        f"No weights {_short(name)} in {TOKENIZER_FOLDER}. Found: {', '.join(list_models()) or 'none'}."
+    )
+
+
+def contained(root: str, name: str) -> str:
+    """The real path of `name` in `root`. Raises `FileNameError` when it is no plain relative name, or leaves `root`."""
+    _check_name(name)
+    real_root = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(real_root, *name.replace("\\", "/").split("/")))
+    try:
+        inside = os.path.commonpath((os.path.normcase(real_root), os.path.normcase(path))) == os.path.normcase(
+            real_root
+        )
+    except ValueError:  # another drive
+        inside = False
+    if not inside:
+        raise FileNameError(f"Invalid file name {_short(name)}: it is a link out of its folder. Copy the file there.")
+    return path
+
+
+@contextlib.contextmanager
+def output_path(
+    filename_prefix: str, suffix: str, *, width: int = 0, height: int = 0, folder: str = "output"
+) -> Iterator[OutputFile]:
+    """Reserve a new, numbered file below the output folder for the length of a `with` block.
+
+    `filename_prefix` may have subfolders and ComfyUI's `%year%`, `%month%`, `%day%`, `%hour%`, `%minute%`, `%second%`,
+    `%width%`, `%height%`. The file is there, empty, from the start, so that no other process takes its name;
+    replace it (`os.replace`) or write it. When the block raises, or leaves it empty, it is removed.
+    """
+    if not re.fullmatch(r"\.[a-z0-9]+", suffix):
+        raise ValueError(f"Invalid suffix {suffix!r}. Use a dot and letters, like '.mp4'.")
+    root = {"output": output_dir, "temp": temp_dir}[folder]()
+    prefix = _expand(filename_prefix, width=width, height=height).replace("\\", "/")
+    contained(root, prefix)
+    subfolder, _, stem = prefix.rpartition("/")
+    directory = contained(root, subfolder) if subfolder else os.path.realpath(root)
+    os.makedirs(directory, exist_ok=True)
+    path = _reserve(directory, stem, suffix)
+    try:
+        yield OutputFile(path=path, filename=os.path.basename(path), subfolder=subfolder)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    if os.path.exists(path) and os.path.getsize(path) == 0:
+        os.unlink(path)
+
+
+def temp_path(suffix: str) -> str:
+    """A path in the temp folder that nobody else uses. The file is not made."""
+    return os.path.join(temp_dir(), f"tokenreel-{uuid.uuid4().hex}{suffix}")
+
+
+def list_inputs(content_type: str) -> list[str]:
+    """Sorted names of the files in the input folder whose suffix means `content_type`: "video", "image" or "audio"."""
+    return [n for n in _names(input_dir()) if (mimetypes.guess_type(n)[0] or "").split("/")[0] == content_type]
+
+
+def list_input_suffix(suffix: str) -> list[str]:
+    """Sorted names of the files in the input folder that end with `suffix`, like ".tokens"."""
+    return [name for name in _names(input_dir()) if name.lower().endswith(suffix)]
+
+
+def list_models() -> list[str]:
+    """Sorted names of the weights in the model folders."""
+    found = {name for root in model_dirs() for name in _names(root)}
+    return sorted(name for name in found if os.path.splitext(name)[1].lower() in MODEL_SUFFIXES)
+
+
+def fingerprint(path: str) -> str:
+    """A short text that changes when the file does: of its size, its time, and 64 KiB at each end."""
+    status = os.stat(path)
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(1 << 16))
+        file.seek(max(0, status.st_size - (1 << 16)))
+        digest.update(file.read(1 << 16))
+    return digest.hexdigest()
+
+
+def _folders() -> _Folders:
+    if _active is None:  # outside of any session: the defaults, until the process ends
+        default = contextlib.ExitStack()
+        default.enter_context(session())
+        atexit.register(default.close)
+    assert _active is not None
+    return _active
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file()) if os.path.isdir(folder) else []
+
+
+def _split_annotation(name: str) -> tuple[str, str]:
+    match = _ANNOTATION.match(name)
+    return (match["folder"], match["name"]) if match else ("input", name)
+
+
+def _check_name(name: str) -> None:
+    """Refuse everything that is not a plain relative name on every system that the pack runs on."""
+    parts = name.replace("\\", "/").split("/")
+    if not name.strip():
+        reason = "it is empty"
+    elif any(unicodedata.category(character) in ("Cc", "Cs") or character in _TEXT_DIRECTION for character in name):
+        reason = "it has control characters"
+    elif len(os.fsencode(name)) > _MAX_NAME_BYTES or any(len(os.fsencode(part)) > _MAX_PART_BYTES for part in parts):
+        reason = f"it is longer than {_MAX_PART_BYTES} bytes"
+    elif not parts[0] or re.match(r"^[A-Za-z]:([/\\]|$)" if os.name == "posix" else r".*:", name):
+        reason = "it is an absolute path"
+    elif ".." in parts:
+        reason = "it has '..'"
+    elif any(not part or part == "." or _WINDOWS_NAMES.match(part) or part != part.rstrip(". ") for part in parts):
+        reason = "not every system can have such a file"
+    else:
+        return
+    raise FileNameError(
+        f"Invalid file name {_short(name)}: {reason}. Use a name relative to the folder, like 'a/b.mp4'."
+    )
+
+
+def _short(name: str) -> str:
+    return ascii(name if len(name) <= 80 else f"{name[:60]}...")
+
+
+def _expand(prefix: str, *, width: int, height: int) -> str:
+    now = time.localtime()
+    values = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
+    for key, number in zip(("month", "day", "hour", "minute", "second"), now[1:6], strict=True):
+        values[key] = f"{number:02}"
+    return re.sub(r"%(\w+)%", lambda match: values.get(match[1], match[0]), prefix)
+
+
+def _reserve(directory: str, stem: str, suffix: str) -> str:
+    """Make the next `stem_00001_.suffix` (ComfyUI's numbering), exclusively."""
+    pattern = re.compile(re.escape(stem) + r"_(\d+)_?\.\w+$", re.IGNORECASE)
+    numbers = [int(match[1]) for name in os.listdir(directory) if (match := pattern.match(name))]
+    counter = max(numbers, default=0) + 1
+    while True:
+        path = os.path.join(directory, f"{stem}_{counter:05}_{suffix}")
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            counter += 1
+        else:
+            return path
