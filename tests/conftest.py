@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,44 @@ def restored_rng():
     np.random.set_state(numpy_state)
     if torch is not None:
         torch.set_rng_state(torch_state)
+
+
+def _random_tokens(
+    seed=0, *, width=70, height=45, frames=6, shares=(0.5, 0.2, 0.2, 0.1), key_every=4, levels=(8, 5, 5)
+):
+    """A valid clip of random tokens; `shares` are those of SKIP, MOTION, RESIDUAL and INTRA blocks in P-frames."""
+    from tokenreel.tokens.video_tokens import IFrame, Mode, PFrame, VideoTokens, grid_size
+
+    rng = np.random.default_rng(seed)
+    grid, codes = grid_size(width, height), int(np.prod(levels))
+
+    def predicted():
+        modes = rng.choice(4, (grid[0] // 2, grid[1] // 2), p=shares)
+        moved, coded, intra = (int(np.isin(modes, kind).sum()) for kind in ((1, 2), Mode.RESIDUAL, Mode.INTRA))
+        masks = rng.integers(1, 16, coded)
+        marked = sum(int(mask).bit_count() for mask in masks)
+        motion, deltas = rng.integers(-128, 128, 2), rng.integers(-31, 32, (moved, 2))
+        return PFrame(motion, modes, deltas, masks, rng.integers(0, codes, marked), rng.integers(0, codes, (intra, 4)))
+
+    clip = tuple(predicted() if i % key_every else IFrame(rng.integers(0, codes, grid)) for i in range(frames))
+    pts = np.cumsum(rng.integers(1, 4, frames)) - 2
+    codec = {} if key_every == 1 or frames == 1 else {"codec": "p8", "codec_digest": "c0de" * 16}
+    return VideoTokens(
+        width=width,
+        height=height,
+        frame_rate=Fraction(24000, 1001),
+        time_base=Fraction(1, 90),
+        pts=tuple(pts.tolist()),
+        duration=Fraction(int(pts[-1] - pts[0]) + 2, 90),
+        frames=clip,
+        levels=levels,
+        tokenizer="i8",
+        digest="0123456789abcdef" * 4,
+        **codec,
+    )
+
+
+@pytest.fixture
+def random_tokens():
+    """Makes VideoTokens from a seed: `random_tokens(3, width=64, height=48, frames=5)`."""
+    return _random_tokens
