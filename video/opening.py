@@ -39,11 +39,12 @@ _MAGIC = (
 )
 _STILLS = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"), (0, b"BM"), (0, b"II*\x00"), (0, b"MM\x00*"))
 
-DECODERS = frozenset(
-    "h264 hevc vvc vp8 vp9 libvpx-vp9 av1 libdav1d libaom-av1 mpeg1video mpeg2video mpeg4 msmpeg4 msmpeg4v1 msmpeg4v2 "
-    "msmpeg4v3 h263 h263p flv wmv1 wmv2 wmv3 vc1 theora libtheora mjpeg prores dnxhd cfhd dvvideo ffv1 huffyuv ffvhuff "
-    "utvideo rawvideo qtrle rpza svq1 svq3 cinepak gif apng png".split()
-)
+_DECODERS = """
+    h264 hevc vvc vp8 vp9 libvpx-vp9 av1 libdav1d libaom-av1 mpeg1video mpeg2video mpeg4 msmpeg4 msmpeg4v1 msmpeg4v2
+    msmpeg4v3 h263 h263p flv wmv1 wmv2 wmv3 vc1 theora libtheora mjpeg prores dnxhd cfhd dvvideo ffv1 huffyuv ffvhuff
+    utvideo rawvideo qtrle rpza svq1 svq3 cinepak gif apng png
+"""
+DECODERS = frozenset(_DECODERS.split())
 
 
 class VideoError(ValueError):
@@ -136,11 +137,7 @@ def open_container(name: str, target: str | BinaryIO, size: int) -> tuple[av.con
             raise refuse(name, "it is an image or an animated image, not a video", fix)
         fix = "Fix: give an mp4, mov, mkv, webm, avi, ts, ogg, flv, wmv, gif or y4m file; a new suffix does not convert"
         raise refuse(name, f"its content is no known video container (it begins with {head[:8]!r})", fix)
-    if (
-        demuxer == "mov"
-        and b"moov" not in _top_level_boxes(target, size)
-        and b"moof" not in _top_level_boxes(target, size)
-    ):
+    if demuxer == "mov" and not {b"moov", b"moof"} & _top_level_boxes(target, size).keys():
         raise refuse(name, "the mp4 index (moov) is missing: the file is truncated or was never finished")
     options = {"format_whitelist": demuxer}
     if isinstance(target, str):

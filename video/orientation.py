@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 
 
@@ -46,7 +48,8 @@ _TURNS = {90: Orientation(True, False, True), 180: Orientation(False, True, True
 def display_orientation(frame: VideoFrame) -> tuple[Orientation, str]:
     """The orientation a frame's display matrix asks for, and a warning where it asks for something else (a slant)."""
     try:
-        data = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        entries = cast("list[SideData]", list(frame.side_data))  # PyAV types the mapping by its keys
+        data = next((entry for entry in entries if entry.type.name == "DISPLAYMATRIX"), None)
     except (
         ValueError
     ):  # PyAV lists no side data at all if it meets a kind newer than itself; rotation alone still works

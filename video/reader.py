@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from av.packet import Packet
@@ -37,8 +37,8 @@ class VideoInfo:
     """What a stream is, as it will be given out: `width` x `height` after rotation, with square pixels.
 
     `frame_rate` is the container's average rate (never 0); `frame_count` and `duration` (seconds) are the container's
-    claims and may be None or wrong. `start` is the stream's first time stamp in seconds. `rotation` is what was applied,
-    in degrees clockwise, after mirroring left to right if `mirrored`.
+    claims and may be None or wrong. `start` is the stream's first time stamp in seconds. `rotation` is what was
+    applied, in degrees clockwise, after mirroring left to right if `mirrored`.
     """
 
     path: str
@@ -99,6 +99,7 @@ class VideoReader:
         self._max_frames = MAX_FRAMES if max_frames is None else max_frames
         self._counts: dict[str, int] = {}
         self._started = False
+        self._frame_size: tuple[int, int] | None = None
         self._opened = open_video(source)
         try:
             self._begin(Fraction(start), None if duration is None else Fraction(duration), alpha)
@@ -166,7 +167,7 @@ class VideoReader:
         if total == 0:
             fix = f"Fix: start lies past the end; the clip lasts {_seconds(self.info.duration)}"
             raise refuse(self._opened.name, f"no frame at or after {_seconds(self._from - self.info.start)}", fix)
-        self._summarise()
+        self._summarise(total)
 
     def _window(self) -> Iterator[tuple[VideoFrame, int, int]]:
         """(frame, pts, duration) of the frames asked for."""
@@ -192,7 +193,7 @@ class VideoReader:
         frame = self._first
         self._first = None
         while frame is not None:
-            tick = _timestamp(frame)
+            tick = self._timestamp(frame)
             if tick is None:
                 self._count("frames had no time stamp and were placed one frame interval after the one before")
                 tick = 0 if expected is None else expected
@@ -241,7 +242,7 @@ class VideoReader:
             except AV_FAILURES as e:
                 self._damaged(f"the file breaks off ({describe_failure(e)})")
                 packet = None
-            if packet is None or packet.size == 0 and packet.pts is None and packet.dts is None:
+            if packet is None or (packet.size == 0 and packet.pts is None and packet.dts is None):
                 yield None
                 return
             if packet.is_corrupt:
@@ -268,8 +269,8 @@ class VideoReader:
         width, height = self._coded_size
         if self._orientation.transposed:
             width, height = height, width
-        time_base = stream.time_base or frame.time_base
-        first = stream.start_time if stream.start_time is not None else _timestamp(frame)
+        time_base = cast(Fraction, stream.time_base)
+        first = stream.start_time if stream.start_time is not None else self._timestamp(frame)
         duration = None
         if stream.duration:
             duration = stream.duration * time_base
@@ -320,9 +321,10 @@ class VideoReader:
 
     def _rgb(self, frame: VideoFrame) -> np.ndarray:
         width, height = self._coded_size
-        if (frame.width, frame.height) != (self._frame_size or (frame.width, frame.height)):
+        size = (frame.width, frame.height)
+        self._frame_size = self._frame_size or size
+        if size != self._frame_size:
             self._count(f"frames changed size inside the stream and were scaled to {width}x{height}")
-        self._frame_size = self._frame_size or (frame.width, frame.height)
         try:
             rgb = frame_to_rgb(frame, self._reformatter, width, height)
         except AV_FAILURES as e:
@@ -330,7 +332,11 @@ class VideoReader:
             raise refuse(self._opened.name, problem) from e
         return rgb if self._orientation == UPRIGHT else np.ascontiguousarray(self._orientation.apply(rgb))
 
-    _frame_size: tuple[int, int] | None = None
+    def _timestamp(self, frame: VideoFrame) -> int | None:
+        # AVI stores no presentation times: what FFmpeg derives for B-frames goes back and forth, decoding times do not.
+        if self._opened.demuxer == "avi" or frame.pts is None:
+            return frame.dts
+        return frame.pts
 
     # -- seeking, damage, counts
 
@@ -344,7 +350,7 @@ class VideoReader:
             self._first = next(self._frames, None)
         except AV_FAILURES:
             self._first = None
-        tick = None if self._first is None else _timestamp(self._first)
+        tick = None if self._first is None else self._timestamp(self._first)
         if tick is None or tick * base > self._from:
             self.close()
             self._opened = open_video(self._source)
@@ -360,13 +366,12 @@ class VideoReader:
     def _count(self, event: str) -> None:
         self._counts[event] = self._counts.get(event, 0) + 1
 
-    def _summarise(self) -> None:
+    def _summarise(self, total: int) -> None:
+        claim = self.info.frame_count or 0
+        if total < claim and self._from == self.info.start and self._until is None and total < self._max_frames:
+            self.warnings.append(f"the container announces {claim} frames, {total} came out")
         self.warnings.extend(f"{count} {event}" for event, count in self._counts.items())
         self._counts.clear()
-
-
-def _timestamp(frame: VideoFrame) -> int | None:
-    return frame.dts if frame.pts is None else frame.pts
 
 
 def _duration(frame: VideoFrame) -> int | None:
