@@ -118,9 +118,10 @@ class TestRoundTrip:
             {"shares": (1.0, 0.0, 0.0, 0.0)},
             {"shares": (0.0, 0.0, 0.0, 1.0)},
             {"levels": (2,)},
+            {"levels": (2,) * 24},
             {"levels": (16, 16, 16, 17)},
         ],
-        ids=["one frame", "key frames", "all skipped", "all intra", "two codes", "wide codes"],
+        ids=["one frame", "key frames", "all skipped", "all intra", "two codes", "most levels", "wide codes"],
     )
     def test_extreme_clips(self, random_tokens, kind):
         tokens = random_tokens(1, **kind)
@@ -271,6 +272,11 @@ class TestHostile:
         with pytest.raises(ValueError, match="it has 5 frames"):
             tokens_to_bytes(golden_tokens())
 
+    def test_too_large_a_file_is_not_begun(self, monkeypatch, golden_bytes):
+        monkeypatch.setattr(bitstream, "MAX_FILE_BYTES", len(golden_bytes) - 1)
+        with pytest.raises(ValueError, match="it would have 2879 bytes, at most 2878 are allowed"):
+            tokens_to_bytes(golden_tokens())
+
     @pytest.mark.parametrize(
         ("metadata", "message"),
         [
@@ -291,7 +297,7 @@ class TestHostile:
             ({"duration": "1/90000"}, "the last frame begins"),
             ({"levels": "8,8,x"}, "its levels are '8,8,x'"),
             ({"levels": ""}, "its levels are ''"),
-            ({"levels": ",".join(["99999999"] * 17)}, "not at most 16 numbers"),
+            ({"levels": ",".join(["2"] * 25)}, "not at most 24 numbers"),
             ({"levels": "8,8,8,5,5,4"}, r"Invalid code \d+ in frame"),
             ({"levels": "8,8,8,5,5,1"}, "Invalid levels"),
             ({"levels": "256,256,2"}, "its array 'key' is not 560 x U32"),

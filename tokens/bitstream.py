@@ -30,6 +30,7 @@ SUFFIX = ".tokens"
 
 MAX_FILE_BYTES = 1 << 32
 MAX_HEADER_BYTES = 1 << 16
+MAX_LEVELS = 24  # of two each, they are the largest codebook
 MAX_FRAMES = 1 << 20
 MAX_BLOCKS = 1 << 29  # of all frames together: a skipped block costs no byte on disk, but one in memory
 
@@ -118,6 +119,8 @@ def tokens_to_bytes(tokens: VideoTokens) -> bytes:
     header = json.dumps(entries, separators=(",", ":")).encode("ascii")
     header += b" " * (-len(header) % 8)  # aligns the payload
     data = b"".join([len(header).to_bytes(8, "little"), header, *payload])
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"it would have {len(data)} bytes, at most {MAX_FILE_BYTES} are allowed; split the clip.")
     digest = hashlib.sha256(data).hexdigest().encode("ascii")
     return data.replace(_DIGEST_KEY + _NO_DIGEST, _DIGEST_KEY + digest, 1)
 
@@ -210,8 +213,8 @@ def _fraction(metadata: dict[str, str], name: str) -> Fraction:
 
 def _levels(metadata: dict[str, str]) -> tuple[int, ...]:
     parts = metadata["levels"].split(",")
-    if len(parts) > 16 or any(not re.fullmatch(r"[1-9][0-9]{0,7}", part) for part in parts):
-        raise ValueError(f"its levels are {metadata['levels']!r:.40}, not at most 16 numbers.")
+    if len(parts) > MAX_LEVELS or any(not re.fullmatch(r"[1-9][0-9]{0,7}", part) for part in parts):
+        raise ValueError(f"its levels are {metadata['levels']!r:.40}, not at most {MAX_LEVELS} numbers.")
     return tuple(int(part) for part in parts)
 
 
