@@ -7,6 +7,7 @@ ComfyUI. Importing this file loads nothing heavy.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -345,14 +346,11 @@ class ComfyNode:
     """
 
     hidden: ClassVar[HiddenHolder] = HiddenHolder()
+    execute: ClassVar[Callable[..., NodeOutput]]
 
     @classmethod
     def define_schema(cls) -> Schema:
         raise NotImplementedError(f"{cls.__name__} has no define_schema")
-
-    @classmethod
-    def execute(cls, **kwargs: Any) -> NodeOutput:
-        raise NotImplementedError(f"{cls.__name__} has no execute")
 
     @classmethod
     def GET_SCHEMA(cls) -> Schema:  # noqa: N802 (ComfyUI's name)
