@@ -84,7 +84,8 @@ def fit_size(width: int, height: int, short_side: int | None) -> tuple[int, int]
     if short_side < 2:
         raise ValueError(f"Invalid short side {short_side}. It is at least 2 pixels.")
     short = min(width, height)
-    return tuple(short_side if side == short else max(2, round(side * short_side / short)) for side in (width, height))
+    scaled = [short_side if side == short else max(2, round(side * short_side / short)) for side in (width, height)]
+    return scaled[0], scaled[1]
 
 
 def _check_chunk(frames: np.ndarray) -> None:

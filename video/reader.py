@@ -186,8 +186,20 @@ class VideoReader:
             yield frame, tick, duration
 
     def _timed(self) -> Iterator[tuple[VideoFrame, int, int]]:
-        """All frames with time stamps that exist and increase strictly."""
+        """All frames with time stamps that exist and increase strictly, and their durations.
+
+        A frame lasts until the next one; only the last one's duration is the container's word, or the frame interval.
+        """
         step = max(1, round(1 / (self.info.frame_rate * self.info.time_base)))
+        held: tuple[VideoFrame, int] | None = None
+        for frame, tick in self._stamped(step):
+            if held is not None:
+                yield *held, tick - held[1]
+            held = frame, tick
+        if held is not None:
+            yield *held, _duration(held[0]) or step
+
+    def _stamped(self, step: int) -> Iterator[tuple[VideoFrame, int]]:
         expected: int | None = None
         last: int | None = None
         frame = self._first
@@ -195,14 +207,13 @@ class VideoReader:
         while frame is not None:
             tick = self._timestamp(frame)
             if tick is None:
-                self._count("frames had no time stamp and were placed one frame interval after the one before")
+                self._count("frames without time stamp, placed one frame interval after the one before")
                 tick = 0 if expected is None else expected
             if last is not None and tick <= last:
-                self._count("frames had a repeated or backward time stamp and were moved forward")
+                self._count("frames with a repeated or backward time stamp, moved forward")
                 tick = last + 1
-            duration = _duration(frame) or step
-            last, expected = tick, tick + duration
-            yield frame, tick, duration
+            last, expected = tick, tick + step
+            yield frame, tick
             frame = next(self._frames, None)
 
     def _decode(self) -> Iterator[VideoFrame]:
@@ -221,12 +232,12 @@ class VideoReader:
                 if decoded:
                     self._damaged(f"damaged after frame {decoded} ({describe_failure(e)})")
                 else:
-                    self._count("undecodable packets before the first whole picture were skipped")
+                    self._count("undecodable packets before the first whole picture, skipped")
                 continue
             bad = 0
             for frame in frames:
                 if frame.is_corrupt and not decoded:
-                    self._count("incomplete frames before the first whole picture were skipped")
+                    self._count("incomplete frames before the first whole picture, skipped")
                     continue
                 if frame.is_corrupt:
                     self._damaged(f"damaged: the picture data of frame {decoded} is incomplete")
@@ -324,7 +335,7 @@ class VideoReader:
         size = (frame.width, frame.height)
         self._frame_size = self._frame_size or size
         if size != self._frame_size:
-            self._count(f"frames changed size inside the stream and were scaled to {width}x{height}")
+            self._count(f"frames of another size inside the stream, scaled to {width}x{height}")
         try:
             rgb = frame_to_rgb(frame, self._reformatter, width, height)
         except AV_FAILURES as e:
@@ -370,7 +381,7 @@ class VideoReader:
         claim = self.info.frame_count or 0
         if total < claim and self._from == self.info.start and self._until is None and total < self._max_frames:
             self.warnings.append(f"the container announces {claim} frames, {total} came out")
-        self.warnings.extend(f"{count} {event}" for event, count in self._counts.items())
+        self.warnings.extend(f"{event}: {count}" for event, count in self._counts.items())
         self._counts.clear()
 
 
