@@ -35,6 +35,7 @@ _MAGIC = (
     (0, b"DKIF", "ivf"),
     (0, b"YUV4MPEG2", "yuv4mpegpipe"),
     (8, b"AVI ", "avi"),
+    (8, b"WAVE", "wav"),  # sound only: what a clip held in memory has its sound in
     *((4, box, "mov") for box in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof")),
 )
 _STILLS = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"), (0, b"BM"), (0, b"II*\x00"), (0, b"MM\x00*"))
