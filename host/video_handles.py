@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import shutil
 import wave
@@ -63,7 +64,7 @@ def video_source(video: Any) -> VideoSource:
     if _is_in_memory(video):
         path = _saved.get(video)
         if path is None or not os.path.isfile(path):
-            path = files.temp_path(".mkv")
+            path = files.temp_path(".mp4")
             _write_components(video.get_components(), path, lossless=True)
             _saved[video] = path
         return VideoSource(path, 0.0, None)
@@ -238,6 +239,10 @@ def _transcode(reader: VideoReader, source: VideoSource, path: str) -> None:
     from ..video.writer import VideoWriter
 
     info = reader.info
+    # a part begins at time 0 of the new file; the whole keeps its start offset
+    is_part = source.start != 0 or source.duration is not None
+    shift = math.floor((info.start + Fraction(source.start)) / info.time_base) if is_part else 0
+    duration = 0
     with VideoWriter(
         path,
         width=info.width,
@@ -245,11 +250,13 @@ def _transcode(reader: VideoReader, source: VideoSource, path: str) -> None:
         frame_rate=info.frame_rate,
         time_base=info.time_base,
         audio_source=source.file if info.has_audio else None,
-        audio_start=source.start,
+        audio_start=shift * info.time_base,
         audio_duration=source.duration,
     ) as writer:
         for chunk in reader.chunks(_CHUNK):
-            writer.write(chunk.frames, chunk.pts)
+            writer.write(chunk.frames, [pts - shift for pts in chunk.pts])
+            duration = chunk.durations[-1]
+        writer.close(duration or None)
 
 
 def _write_components(components: Any, path: str, *, lossless: bool) -> None:

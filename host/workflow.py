@@ -77,6 +77,7 @@ def apply_overrides(workflow: Workflow, overrides: Iterable[str], nodes: Nodes) 
     NODE is a node's id, or its title or class where only one node has it. VALUE is read as the type that the node's
     schema says; for a node that is not in `nodes`, as that of the value that it replaces. Raises `WorkflowError`.
     """
+    check_shape(workflow)
     changed = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
     for override in overrides:
         target, equals, text = override.partition("=")
