@@ -363,6 +363,25 @@ class TestHostile:
         with pytest.raises(TokenFileError, match=message):
             tokens_from_bytes(signed(header, payload))
 
+    def test_random_forgeries_are_refused_or_mean_what_they_say(self, golden_bytes):
+        """Whatever correctly signed bytes get through are those that their own tokens are written as."""
+        rng = np.random.default_rng(2024)
+        header, payload = taken_apart(golden_bytes)
+        accepted = 0
+        for _ in range(1500):
+            changed_payload = bytearray(payload)
+            for _ in range(rng.integers(1, 4)):
+                changed_payload[rng.integers(len(payload))] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
+            data = signed(header, bytes(changed_payload))
+            try:
+                tokens = tokens_from_bytes(data)
+            except TokenFileError as error:
+                assert "\n" not in str(error)
+            else:
+                assert taken_apart(tokens_to_bytes(tokens))[1] == taken_apart(data)[1]
+                accepted += 1
+        assert 100 < accepted < 1500  # other codes are other pictures; other structure is none
+
     def test_unknown_arrays_are_refused(self, golden_bytes):
         header, payload = taken_apart(golden_bytes)
         header["extra"] = {"dtype": "U8", "shape": [0], "data_offsets": [len(payload), len(payload)]}
