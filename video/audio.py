@@ -92,7 +92,6 @@ class AudioTrack:
 
     def _encoded(self) -> Iterator[tuple[Fraction, list[Packet]]]:
         shift = round(self._start / self._time_base)
-        encoder = self._target.codec_context
         time = Fraction(0)
         try:
             for packet in self._demuxed():
@@ -103,12 +102,12 @@ class AudioTrack:
                         break
                     time = frame.pts * self._time_base - self._start
                     frame.pts -= shift
-                    yield time, encoder.encode(frame)
+                    yield time, self._target.encode(frame)
         except AV_FAILURES as e:
             self.warnings.append(
                 f"the audio of {self._name!r} breaks off at {float(time):.2f} s ({describe_failure(e)})"
             )
-        yield time, encoder.encode(None)
+        yield time, self._target.encode(None)
 
     def _demuxed(self) -> Iterator[Packet]:
         try:

@@ -10,10 +10,9 @@ matrix and range. What cannot be kept is named in `warnings`; what is broken rai
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 
 import numpy as np
 from av.packet import Packet
@@ -21,56 +20,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from .colour import HDR_TRANSFERS, frame_to_rgb
-from .opening import AV_FAILURES, MAX_FRAMES, MAX_PIXELS, OpenedVideo, VideoError, describe_failure, open_video, refuse
+from .info import FrameChunk, VideoInfo, describe
+from .opening import AV_FAILURES, MAX_FRAMES, MAX_PIXELS, VideoError, describe_failure, open_video, refuse
 from .orientation import UPRIGHT, Orientation, display_orientation, square_pixel_size
 
 __all__ = ["FrameChunk", "VideoError", "VideoInfo", "VideoReader"]
 
-_DEFAULT_RATE = Fraction(25)
 _MAX_BAD_PACKETS = 200  # undecodable packets in a row before a stream is given up
 _SEEK_FROM = 10  # seconds: nearer starts are reached by decoding, which is right even where the index is wrong
 _SEEK_MARGIN = 3  # seconds decoded before the wanted start, so that open GOPs have settled
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a stream is, as it will be given out: `width` x `height` after rotation, with square pixels.
-
-    `frame_rate` is the container's average rate (never 0); `frame_count` and `duration` (seconds) are the container's
-    claims and may be None or wrong. `start` is the stream's first time stamp in seconds. `rotation` is what was
-    applied, in degrees clockwise, after mirroring left to right if `mirrored`.
-    """
-
-    path: str
-    width: int
-    height: int
-    frame_rate: Fraction
-    time_base: Fraction
-    start: Fraction
-    duration: Fraction | None
-    frame_count: int | None
-    rotation: int
-    mirrored: bool
-    has_audio: bool
-    has_alpha: bool
-    bit_depth: int
-    pixel_format: str
-    codec: str
-
-
-@dataclass(frozen=True)
-class FrameChunk:
-    """Consecutive frames: uint8 `[T, H, W, 3]` RGB, their time stamps and durations in ticks of `info.time_base`.
-
-    Time stamps increase strictly, also from chunk to chunk, and keep the stream's start offset.
-    """
-
-    frames: np.ndarray
-    pts: tuple[int, ...]
-    durations: tuple[int, ...]
-
-    def __repr__(self) -> str:
-        return f"FrameChunk(frames={self.frames.shape}, pts={self.pts[0]}..{self.pts[-1]})"
 
 
 class VideoReader:
@@ -120,7 +78,11 @@ class VideoReader:
         if self._first is None:
             raise refuse(name, "not a single frame could be decoded from it (0 frames)")
         self._orientation, self._coded_size = self._geometry(self._first)
-        self.info = self._describe(self._first)
+        self.info, note = describe(
+            self._opened, self._first, self._timestamp(self._first), self._orientation, self._coded_size
+        )
+        if note:
+            self.warnings.append(note)
         self._note_losses(self._first, alpha)
         self._from = self.info.start + start
         self._until = None if duration is None else self._from + duration
@@ -275,44 +237,6 @@ class VideoReader:
             raise refuse(self._opened.name, f"{size[0]}x{size[1]} exceeds the limit of {MAX_PIXELS:,} pixels a frame")
         return orientation, size
 
-    def _describe(self, frame: VideoFrame) -> VideoInfo:
-        stream, container = self._opened.stream, self._opened.container
-        width, height = self._coded_size
-        if self._orientation.transposed:
-            width, height = height, width
-        time_base = cast(Fraction, stream.time_base)
-        first = stream.start_time if stream.start_time is not None else self._timestamp(frame)
-        duration = None
-        if stream.duration:
-            duration = stream.duration * time_base
-        elif container.duration:
-            duration = Fraction(container.duration, 1_000_000)
-        return VideoInfo(
-            path=self._opened.name,
-            width=width,
-            height=height,
-            frame_rate=self._frame_rate(),
-            time_base=time_base,
-            start=(first or 0) * time_base,
-            duration=duration,
-            frame_count=stream.frames or None,
-            rotation=self._orientation.rotation,
-            mirrored=self._orientation.mirrored,
-            has_audio=any(s.codec_context is not None for s in container.streams.audio),
-            has_alpha=_has_alpha(frame, self._opened),
-            bit_depth=max(c.bits for c in frame.format.components),
-            pixel_format=frame.format.name,
-            codec=stream.codec_context.name,
-        )
-
-    def _frame_rate(self) -> Fraction:
-        stream = self._opened.stream
-        for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-            if rate and Fraction(1, 3600) <= rate <= 1000:
-                return Fraction(rate)
-        self.warnings.append(f"the container states no usable frame rate; {_DEFAULT_RATE} per second is assumed")
-        return _DEFAULT_RATE
-
     def _note_losses(self, frame: VideoFrame, alpha: str) -> None:
         """Name in `warnings` everything about the stream that 8-bit RGB frames do not carry."""
         if self.info.has_alpha and alpha == "refuse":
@@ -388,15 +312,6 @@ class VideoReader:
 def _duration(frame: VideoFrame) -> int | None:
     # PyAV before 15 has no frame.duration.
     return getattr(frame, "duration", None)
-
-
-def _has_alpha(frame: VideoFrame, opened: OpenedVideo) -> bool:
-    if opened.stream.metadata.get("alpha_mode") == "1":  # VP8/VP9 keep alpha beside the stream; decoders drop it
-        return True
-    if not any(component.is_alpha for component in frame.format.components):
-        return False
-    # Gif and apng decode to RGBA always: there only pixels that really are transparent count.
-    return opened.demuxer not in ("gif", "apng") or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def _seconds(value: Fraction | None) -> str:

@@ -245,7 +245,7 @@ class VideoWriter:
             raise self._refuse(f"encoding failed ({describe_failure(e)})") from e
 
     def _mux(self, frame: VideoFrame | None) -> None:
-        packets: list[Packet] = self._stream.codec_context.encode(frame)
+        packets: list[Packet] = self._stream.encode(frame)
         for packet in packets:
             if packet.pts is not None:
                 packet.duration = self._durations.pop(packet.pts, 0)
