@@ -382,6 +382,12 @@ class TestHostile:
                 accepted += 1
         assert 100 < accepted < 1500  # other codes are other pictures; other structure is none
 
+    def test_digest_must_be_written_plainly(self, golden_bytes):
+        header, payload = taken_apart(golden_bytes)
+        text = json.dumps(header).encode()  # with a space behind each colon
+        with pytest.raises(TokenFileError, match=r"its header is damaged \(no plain sha256\)"):
+            tokens_from_bytes(len(text).to_bytes(8, "little") + text + payload)
+
     def test_unknown_arrays_are_refused(self, golden_bytes):
         header, payload = taken_apart(golden_bytes)
         header["extra"] = {"dtype": "U8", "shape": [0], "data_offsets": [len(payload), len(payload)]}
