@@ -6,6 +6,7 @@ import signal
 import sys
 import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,14 +16,14 @@ from tokenreel.host import standalone_ui as ui
 from tokenreel.host.runner import NodeError, run_workflow
 from tokenreel.host.workflow import WorkflowError, load_workflow
 
-RUNS: list[str] = []
+runs: list[str] = []
 Box = io.Custom("TEST_BOX")
 
 
 class Payload:
     """Something that can be seen to be freed."""
 
-    alive: "weakref.WeakSet[Payload]" = weakref.WeakSet()
+    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
 
     def __init__(self, value):
         self.value = value
@@ -46,7 +47,7 @@ class Source(io.ComfyNode):
 
     @classmethod
     def execute(cls, value, scale=1.0, mode="plain", flag=False):
-        RUNS.append(f"Source {value} {scale} {mode} {flag}")
+        runs.append(f"Source {value} {scale} {mode} {flag}")
         return io.NodeOutput(Payload(value * scale), value)
 
 
@@ -61,7 +62,7 @@ class Join(io.ComfyNode):
 
     @classmethod
     def execute(cls, a, b=None):
-        RUNS.append(f"Join, {len(Payload.alive)} alive")
+        runs.append(f"Join, {len(Payload.alive)} alive")
         return io.NodeOutput(Payload(a.value + (b.value if b else 0)))
 
 
@@ -115,7 +116,7 @@ class Interrupted(io.ComfyNode):
             for step in range(100):
                 if step == 3:
                     os.kill(os.getpid(), signal.SIGINT)
-                RUNS.append(f"step {step}")
+                runs.append(f"step {step}")
                 progress.update()
         return io.NodeOutput(box)
 
@@ -125,7 +126,7 @@ NODES = {cls.__name__: cls for cls in (Source, Join, Show, Broken, Interrupted)}
 
 @pytest.fixture(autouse=True)
 def fresh():
-    RUNS.clear()
+    runs.clear()
     Payload.alive.clear()
 
 
@@ -140,7 +141,7 @@ def two_nodes(**inputs):
 def problems(workflow, **options):
     with pytest.raises(WorkflowError) as caught:
         run_workflow(workflow, NODES, **options)
-    assert RUNS == []
+    assert runs == []
     assert "\n" not in str(caught.value)
     return [(problem.type, problem.node_id, problem.input_name) for problem in caught.value.problems]
 
@@ -155,7 +156,7 @@ def test_runs_sources_first_and_only_what_is_needed(tmp_path):
     }
     events = []
     result = run_workflow(workflow, NODES, output_dir=tmp_path, keep=["9"], on_node=events.append)
-    assert RUNS[:2] == ["Source 2 1.0 plain False", "Source 3 0.5 loud True"]
+    assert runs[:2] == ["Source 2 1.0 plain False", "Source 3 0.5 loud True"]
     assert result.texts == {"9": "9: 3.5 sum"}
     assert result.values == {"9": (3.5,)}
     assert [event.node_id for event in events if event.seconds is None] == ["1", "2", "5", "9"]
@@ -175,7 +176,7 @@ def test_equal_nodes_run_once():
     }
     cached = []
     result = run_workflow(workflow, NODES, on_node=lambda event: event.cached and cached.append(event.node_id))
-    assert [run.split()[0] for run in RUNS] == ["Source", "Join,"]
+    assert [run.split()[0] for run in runs] == ["Source", "Join,"]
     assert result.texts == {"5": "5: 4", "6": "6: 4 too"}
     assert cached == ["2", "4"]
 
@@ -191,7 +192,7 @@ def test_not_idempotent_nodes_each_run(monkeypatch):
         "4": node("Show", box=["3", 0]),
     }
     run_workflow(workflow, NODES)
-    assert [run.split()[0] for run in RUNS] == ["Source", "Source", "Join,"]
+    assert [run.split()[0] for run in runs] == ["Source", "Source", "Join,"]
 
 
 def test_outputs_are_freed_when_nothing_reads_them_any_more():
@@ -200,7 +201,7 @@ def test_outputs_are_freed_when_nothing_reads_them_any_more():
         workflow[str(index)] = node("Join", a=[str(index - 1), 0])
     workflow["show"] = node("Show", box=["5", 0])
     run_workflow(workflow, NODES)
-    assert RUNS[1:] == ["Join, 1 alive"] * 5
+    assert runs[1:] == ["Join, 1 alive"] * 5
     assert len(Payload.alive) == 0
 
 
@@ -273,7 +274,7 @@ def test_messages_say_what_to_do(workflow, message):
 def test_values_are_brought_to_the_type_of_their_input():
     workflow = two_nodes(value="3", scale=1, mode={"__value__": "loud"}, flag="false")
     run_workflow(workflow, NODES)
-    assert RUNS == ["Source 3 1.0 loud False"]
+    assert runs == ["Source 3 1.0 loud False"]
     assert workflow["1"]["inputs"]["value"] == "3", "the caller's workflow was changed"
 
 
@@ -316,7 +317,7 @@ def test_ctrl_c_cancels_and_removes_temp_files():
     workflow = {"1": node("Source", value=1), "b": node("Interrupted", box=["1", 0]), "2": node("Show", box=["b", 0])}
     with pytest.raises(resources.Cancelled):
         run_workflow(workflow, NODES)
-    assert RUNS[-1] == "step 3"
+    assert runs[-1] == "step 3"
     assert not os.path.exists(Interrupted.seen)
     assert signal.getsignal(signal.SIGINT) is before
     assert run_workflow(two_nodes(), NODES).texts == {"2": "2: 2"}, "the next run must not be cancelled"
@@ -335,7 +336,7 @@ def test_overrides_are_typed_by_the_schema(override, run):
     workflow = two_nodes()
     workflow["1"]["_meta"] = {"title": "Numbers"}
     run_workflow(workflow, NODES, overrides=[override])
-    assert RUNS == [run]
+    assert runs == [run]
 
 
 @pytest.mark.parametrize(

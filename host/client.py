@@ -1,0 +1,272 @@
+"""Runs an API-format workflow on a ComfyUI server over HTTP: the pack's only network client, used by `run --on`."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import files, resources
+from .runner import NodeError, RunResult
+from .workflow import Nodes, Problem, Workflow, WorkflowError, apply_overrides
+
+_UPLOADED_INPUTS = frozenset({"file", "video", "image", "audio", "tokens"})  # widgets that name a file to send along
+_POLL = 0.5  # seconds between two looks at the server
+_PATIENCE = 15.0  # seconds that a server may be silent before a run is given up
+_IN_PROGRESS_LIMIT = 60.0  # seconds for one request
+
+
+class ServerError(RuntimeError):
+    """A ComfyUI server that cannot be reached or does not do what it should. One line with the address."""
+
+
+def run_on_server(
+    workflow: Workflow,
+    url: str,
+    nodes: Nodes,
+    *,
+    overrides: Iterable[str] = (),
+    input_dir: str | os.PathLike[str] | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    on_status: Callable[[str], None] | None = None,
+) -> RunResult:
+    """Send `workflow` and the input files that it names to the ComfyUI at `url`, wait, and fetch what came out.
+
+    Files named in inputs are sent when they lie in the local input folder; otherwise the server must have them.
+    `on_status` hears in one line each what is being done. Ctrl-C takes the job back from the server.
+
+    Raises `WorkflowError` for what the server refuses, `NodeError` when a node fails there, `ServerError`, and
+    `resources.Cancelled`.
+    """
+    tell = on_status or (lambda line: None)
+    client = ComfyClient(url)
+    with files.session(input_dir=input_dir, output_dir=output_dir), resources.cancellable():
+        prepared = apply_overrides(workflow, overrides, nodes)
+        _send_inputs(client, prepared, tell)
+        prompt_id = client.submit(prepared)
+        try:
+            outputs = client.wait(prompt_id, tell)
+        except (resources.Cancelled, KeyboardInterrupt):
+            client.cancel(prompt_id)
+            raise
+        result = RunResult(ui=outputs)
+        for entry in _saved_files(outputs):
+            tell(f"fetching {entry['filename']}")
+            result.files.append(client.download(entry, files.output_dir()))
+        return result
+
+
+class ComfyClient:
+    """A ComfyUI server at `url`, like `http://127.0.0.1:8188`."""
+
+    def __init__(self, url: str):
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerError(f"Invalid address {url!r}. Write it like http://127.0.0.1:8188.")
+        self.url = url.rstrip("/")
+        # a proxy of the environment knows nothing of this machine's own ports
+        own = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to `GET path`."""
+        return self._json("GET", path)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to `POST path` with a JSON body; None when it is empty."""
+        data = json.dumps(body).encode()
+        return self._json("POST", path, data, {"Content-Type": "application/json"})
+
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """Put a file into the server's input folder; the name that it has there, which may be another."""
+        name = os.path.basename(path)
+        quoted = name.replace("\\", "_").replace('"', "%22")
+        boundary = uuid.uuid4().hex
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(head) + os.path.getsize(path) + len(tail)),
+        }
+        with open(path, "rb") as file:
+            answer = self._json("POST", "/upload/image", _Joined([io.BytesIO(head), file, io.BytesIO(tail)]), headers)
+        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
+
+    def submit(self, workflow: Workflow) -> str:
+        """Queue a workflow; its prompt id. Raises `WorkflowError` with what the server says is wrong."""
+        body = json.dumps({"prompt": workflow, "client_id": uuid.uuid4().hex}).encode()
+        try:
+            answer = self._json("POST", "/prompt", body, {"Content-Type": "application/json"}, keep_400=True)
+        except _RefusedError as error:
+            raise WorkflowError(_problems(error.answer, workflow)) from None
+        if answer.get("node_errors"):  # some outputs are wrong, others would run: that is not what was asked for
+            self.cancel(answer["prompt_id"])
+            raise WorkflowError(_problems(answer, workflow))
+        return answer["prompt_id"]
+
+    def wait(self, prompt_id: str, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+        """The `ui` dicts of a job by node id, when it is done. Raises `NodeError` if it failed."""
+        said, heard = "", time.monotonic()
+        while True:
+            resources.check_cancelled()
+            try:
+                history = self.get(f"/history/{prompt_id}")
+                state = "" if prompt_id in history else self._state(prompt_id)
+                heard = time.monotonic()
+            except ServerError:
+                if time.monotonic() - heard > _PATIENCE:
+                    raise
+                time.sleep(_POLL)
+                continue
+            if prompt_id in history:
+                return _finished(history[prompt_id], self.url)
+            if state != said:
+                tell(state)
+                said = state
+            time.sleep(_POLL)
+
+    def cancel(self, prompt_id: str) -> None:
+        """Take a job out of the queue, or interrupt it. A job that has ended stays as it is."""
+        with contextlib.suppress(ServerError):
+            self.post("/queue", {"delete": [prompt_id]})
+            if any(job[1] == prompt_id for job in self.get("/queue")["queue_running"]):
+                self.post("/interrupt", {"prompt_id": prompt_id})
+
+    def download(self, entry: dict[str, str], folder: str) -> Path:
+        """Fetch a saved file into the same subfolder of `folder`; an older file of that name is replaced when whole."""
+        name = f"{entry['subfolder']}/{entry['filename']}" if entry.get("subfolder") else entry["filename"]
+        target = Path(files.contained(folder, name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        query = {"filename": entry["filename"], "subfolder": entry.get("subfolder", ""), "type": entry["type"]}
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with self._open("GET", "/view?" + urllib.parse.urlencode(query)) as answer, open(partial, "wb") as file:
+                while block := self._read(answer):
+                    resources.check_cancelled()
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def _state(self, prompt_id: str) -> str:
+        queue = self.get("/queue")
+        if any(job[1] == prompt_id for job in queue["queue_running"]):
+            return "running on the server"
+        waiting = sorted(job[0] for job in queue["queue_pending"])
+        mine = [job[0] for job in queue["queue_pending"] if job[1] == prompt_id]
+        return f"waiting in the server's queue, place {waiting.index(mine[0]) + 1}" if mine else "finishing"
+
+    def _read(self, answer: Any) -> bytes:
+        try:
+            return answer.read(1 << 20)
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"ComfyUI at {self.url} broke off a download ({error}).") from error
+
+    def _json(self, method: str, path: str, data: Any = None, headers: Any = None, *, keep_400: bool = False) -> Any:
+        with self._open(method, path, data, headers, keep_400=keep_400) as answer:
+            try:
+                text = answer.read()
+                return json.loads(text) if text else None
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                raise ServerError(f"{self.url} does not answer like a ComfyUI ({error}). Check the address.") from error
+
+    def _open(self, method: str, path: str, data: Any = None, headers: Any = None, *, keep_400: bool = False) -> Any:
+        request = urllib.request.Request(self.url + path, data=data, headers=headers or {}, method=method)
+        try:
+            return self._opener.open(request, timeout=_IN_PROGRESS_LIMIT)
+        except urllib.error.HTTPError as error:
+            if error.code == 400 and keep_400:
+                with contextlib.suppress(ValueError):
+                    raise _RefusedError(json.load(error)) from None
+            hint = " The file is bigger than it takes: start it with --max-upload-size." if error.code == 413 else ""
+            raise ServerError(
+                f"ComfyUI at {self.url} refused {path.split('?')[0]}: HTTP {error.code}.{hint}"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise ServerError(
+                f"No ComfyUI answers at {self.url} ({reason}). Start it, or check the address."
+            ) from error
+
+
+class _RefusedError(Exception):
+    def __init__(self, answer: dict[str, Any]):
+        self.answer = answer
+
+
+class _Joined:
+    """Files read one after the other, so that an upload is never in memory as a whole."""
+
+    def __init__(self, parts: list[BinaryIO | io.BytesIO]):
+        self._parts = parts
+
+    def read(self, size: int = 1 << 16) -> bytes:
+        while self._parts:
+            resources.check_cancelled()
+            if block := self._parts[0].read(size):
+                return block
+            self._parts.pop(0)
+        return b""
+
+
+def _send_inputs(client: ComfyClient, workflow: Workflow, tell: Callable[[str], None]) -> None:
+    sent: dict[str, str] = {}
+    for node in workflow.values():
+        for name, value in node["inputs"].items():
+            if name not in _UPLOADED_INPUTS or not isinstance(value, str):
+                continue
+            with contextlib.suppress(files.FileNameError):  # not here: then the server has it, or says that it has not
+                path = files.resolve_input(value)
+                if path not in sent:
+                    tell(f"sending {os.path.basename(path)}")
+                    sent[path] = client.upload(path)
+                node["inputs"][name] = sent[path]
+
+
+def _saved_files(outputs: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    entries = [entry for ui in outputs.values() for value in ui.values() if isinstance(value, list) for entry in value]
+    saved = [entry for entry in entries if isinstance(entry, dict) and entry.get("type") == "output"]
+    return list({(entry.get("subfolder"), entry["filename"]): entry for entry in saved}.values())
+
+
+def _problems(answer: dict[str, Any], workflow: Workflow) -> list[Problem]:
+    """ComfyUI's `error` and `node_errors` as problems."""
+    problems = []
+    for node_id, node in (answer.get("node_errors") or {}).items():
+        for error in node["errors"]:
+            text = f"{error['message']}: {error['details']}" if error.get("details") else error["message"]
+            input_name = (error.get("extra_info") or {}).get("input_name", "")
+            problems.append(Problem(error["type"], " ".join(text.split()), node_id, node["class_type"], input_name))
+    if not problems:
+        found = answer.get("error") or answer
+        error: dict[str, Any] = found if "message" in found else {"type": "invalid_prompt", "message": str(found)}
+        node_id = str((error.get("extra_info") or {}).get("node_id", ""))
+        class_type = workflow.get(node_id, {}).get("class_type", "")
+        problems.append(Problem(error["type"], " ".join(error["message"].split()), node_id, class_type))
+    return problems
+
+
+def _finished(entry: dict[str, Any], url: str) -> dict[str, dict[str, Any]]:
+    for kind, message in (entry.get("status") or {}).get("messages", []):
+        if kind == "execution_error":
+            text = " ".join(message["exception_message"].split()) or message["exception_type"]
+            raise NodeError(str(message["node_id"]), message["node_type"], text)
+        if kind == "execution_interrupted":
+            raise ServerError(f"The job was interrupted on the server {url}.")
+    return entry["outputs"]
