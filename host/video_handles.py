@@ -34,8 +34,8 @@ class VideoSource(NamedTuple):
     """What to open for a VIDEO: the whole file, and the window of it that is meant."""
 
     file: str | io.BytesIO
-    start: float  # seconds from the first frame
-    duration: float | None  # seconds; None: to the end
+    start: Fraction  # seconds from the first frame
+    duration: Fraction | None  # seconds; None: to the end
 
 
 @dataclass
@@ -67,11 +67,20 @@ def video_source(video: Any) -> VideoSource:
             path = files.temp_path(".mp4")
             _write_components(video.get_components(), path, lossless=True)
             _saved[video] = path
-        return VideoSource(path, 0.0, None)
+        return VideoSource(path, Fraction(0), None)
     file = video.get_stream_source()
     # ComfyUI before 0.14 cannot trim
     start, duration = video.get_active_trim_window() if hasattr(video, "get_active_trim_window") else (0.0, 0.0)
-    return VideoSource(file if isinstance(file, io.BytesIO) else os.path.abspath(file), start, duration or None)
+    return VideoSource(
+        file=file if isinstance(file, io.BytesIO) else os.path.abspath(file),
+        start=_seconds(start),
+        duration=_seconds(duration) if duration else None,
+    )
+
+
+def _seconds(value: float) -> Fraction:
+    """To the microsecond: 0.3 s is meant as 3/10, not as the float next to it, which may lie in the next frame."""
+    return Fraction(value).limit_denominator(1_000_000)
 
 
 def _is_in_memory(video: Any) -> bool:
@@ -106,15 +115,15 @@ class VideoFromFile:
 
     def get_dimensions(self) -> tuple[int, int]:
         """(width, height) as displayed."""
-        with _reader(VideoSource(self.get_stream_source(), 0, None)) as reader:
+        with _reader(VideoSource(self.get_stream_source(), Fraction(0), None)) as reader:
             return reader.info.width, reader.info.height
 
     def get_frame_rate(self) -> Fraction:
-        with _reader(VideoSource(self.get_stream_source(), 0, None)) as reader:
+        with _reader(VideoSource(self.get_stream_source(), Fraction(0), None)) as reader:
             return reader.info.frame_rate
 
     def get_bit_depth(self) -> int:
-        with _reader(VideoSource(self.get_stream_source(), 0, None)) as reader:
+        with _reader(VideoSource(self.get_stream_source(), Fraction(0), None)) as reader:
             return reader.info.bit_depth
 
     def get_duration(self) -> float:
@@ -158,7 +167,7 @@ class VideoFromFile:
         _copy(source.file, path)
 
     def _whole_duration(self) -> Fraction:
-        with _reader(VideoSource(self.get_stream_source(), 0, None)) as reader:
+        with _reader(VideoSource(self.get_stream_source(), Fraction(0), None)) as reader:
             if reader.info.duration is not None:
                 return reader.info.duration
             return sum(len(chunk.pts) for chunk in reader.chunks(_CHUNK)) / reader.info.frame_rate
@@ -208,7 +217,7 @@ class VideoFromComponents:
 def _reader(source: VideoSource) -> VideoReader:
     from ..video.reader import VideoReader
 
-    return VideoReader(source.file, start=Fraction(source.start), duration=source.duration)
+    return VideoReader(source.file, start=source.start, duration=source.duration)
 
 
 def _is_mp4(file: str | io.BytesIO) -> bool:
@@ -241,7 +250,7 @@ def _transcode(reader: VideoReader, source: VideoSource, path: str) -> None:
     info = reader.info
     # a part begins at time 0 of the new file; the whole keeps its start offset
     is_part = source.start != 0 or source.duration is not None
-    shift = math.floor((info.start + Fraction(source.start)) / info.time_base) if is_part else 0
+    shift = math.floor((info.start + source.start) / info.time_base) if is_part else 0
     duration = 0
     with VideoWriter(
         path,

@@ -23,6 +23,15 @@ COMFYUI = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
 PYTHON = Path(os.environ.get("COMFYUI_PYTHON", "~/comfy/venv/bin/python")).expanduser()
 FOUND = (COMFYUI / "main.py").is_file() and PYTHON.is_file()
 
+# Begins a script or a node pack that uses this checkout as `tokenreel` without pytest
+LOAD_CHECKOUT = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location(
+    "tokenreel", {str(PACK / "__init__.py")!r}, submodule_search_locations=[{str(PACK)!r}])
+sys.modules["tokenreel"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["tokenreel"])
+"""
+
 needs_comfyui = pytest.mark.skipif(
     not FOUND and not os.environ.get("REQUIRE_COMFYUI"), reason=f"no ComfyUI at {COMFYUI} with {PYTHON}"
 )
