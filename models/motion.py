@@ -1,0 +1,149 @@
+"""Block motion at half-pel accuracy: warping in exact integer arithmetic, and the search for the vectors.
+
+Vectors are `(dy, dx)` in half pixels and point from a block to its source: `block(y, x) = reference(y + dy / 2, x + dx / 2)`.
+Half positions come from the six-tap filter of H.264 (1, -5, 20, 20, -5, 1) / 32, rounded to integers after each direction. All
+sums stay below 2**24, where float32 is exact: a warped frame is the same, bit for bit, on every device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 16
+"""Pixels along one side of a motion block."""
+REACH = 31
+"""Largest difference of a block's vector from the global one, in half pixels."""
+GLOBAL_REACH = 96
+"""Largest global vector, in half pixels."""
+_TAPS = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)
+
+
+def _between(frame: Tensor, axis: int) -> Tensor:
+    """Samples half a pixel after each one along the axis (2 or 3), edges repeated. Float with integer values in [0, 255]."""
+    pad = (2, 3, 0, 0) if axis == 3 else (0, 0, 2, 3)
+    padded = F.pad(frame, pad, mode="replicate")
+    size = frame.shape[axis]
+    total = sum(tap * padded.narrow(axis, i, size) for i, tap in enumerate(_TAPS))
+    return torch.floor((total + 16) / 32).clamp(0, 255)
+
+
+def half_pel_planes(frame: Tensor) -> Tensor:
+    """uint8 `[B, C, H, W]` -> uint8 `[B, C, 4, H, W]`: whole, half right, half down, both."""
+    whole = frame.float()
+    right = _between(whole, 3)
+    return torch.stack([whole, right, _between(whole, 2), _between(right, 2)], 2).to(torch.uint8)
+
+
+def warp(planes: Tensor, motion: Tensor) -> Tensor:
+    """Warps by one vector a block.
+
+    planes: `[B, C, 4, H, W]` of half_pel_planes, H and W multiples of 16; motion: int `[B, H/16, W/16, 2]`.
+    Returns `[B, C, H, W]` of the planes' dtype. Sources beyond the edge repeat the edge.
+    """
+    B, C, _, H, W = planes.shape
+    field = motion.long().repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)
+    dy, dx = field[..., 0], field[..., 1]
+    y = (torch.arange(H, device=planes.device).view(1, H, 1) + (dy >> 1)).clamp(0, H - 1)
+    x = (torch.arange(W, device=planes.device).view(1, 1, W) + (dx >> 1)).clamp(0, W - 1)
+    place = (((dy & 1) * 2 + (dx & 1)) * H + y) * W + x
+    return planes.reshape(B, C, 4 * H * W).gather(2, place.view(B, 1, H * W).expand(-1, C, -1)).view(B, C, H, W)
+
+
+def luma(frame: Tensor) -> Tensor:
+    """RGB `[B, 3, ...]` uint8 -> float `[B, 1, ...]`, rounded to integers: what the search looks at."""
+    red, green, blue = frame.float().split(1, 1)
+    return torch.floor((2 * red + 5 * green + blue + 4) / 8)
+
+
+def _block_means(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, BLOCK).squeeze(1)
+
+
+def _coarse_search(current: Tensor, reference: Tensor, reach: int = 8) -> Tensor:
+    """Full search at quarter size, +-4 * reach pixels. Returns half-pel vectors `[B, H/16, W/16, 2]`."""
+    small, base = F.avg_pool2d(current, 4), F.avg_pool2d(reference, 4)
+    H, W = small.shape[2:]
+    padded = F.pad(base, (reach,) * 4, mode="replicate")
+    best = torch.full((small.shape[0], H // 4, W // 4), torch.inf, device=current.device)
+    motion = torch.zeros(*best.shape, 2, dtype=torch.long, device=current.device)
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            difference = (small - padded[:, :, reach + dy : reach + dy + H, reach + dx : reach + dx + W]).abs()
+            # Windows reach two samples beyond the 4x4 of their block: fewer vectors that fit by chance.
+            cost = F.avg_pool2d(difference, 8, 4, padding=2, count_include_pad=False).squeeze(1)
+            cost = cost + 0.05 * (abs(dy) + abs(dx)) ** 0.5
+            better = cost < best
+            best = torch.where(better, cost, best)
+            motion[better] = torch.tensor((8 * dy, 8 * dx), device=current.device)
+    return motion
+
+
+def _common_vectors(motion: Tensor, most: int) -> Tensor:
+    """The most frequent vectors of each field `[B, bh, bw, 2]` -> `[B, most, 2]`, the commonest first."""
+    found = []
+    for field in motion.flatten(1, 2):
+        vectors, counts = field.unique(dim=0, return_counts=True)
+        order = counts.argsort(descending=True, stable=True)[:most]
+        found.append(vectors[order[torch.arange(most, device=order.device).clamp(max=len(order) - 1)]])
+    return torch.stack(found)
+
+
+class MotionSearch:
+    """Finds the vectors that predict a frame from a reconstructed one. Batched; nothing is remembered between calls."""
+
+    def __init__(self, current: Tensor, planes: Tensor):
+        """current: uint8 RGB `[B, 3, H, W]`; planes: half_pel_planes of the reference."""
+        self.current = luma(current)
+        self.planes = luma(planes)
+        B, _, H, W = self.current.shape
+        self.grid = (B, H // BLOCK, W // BLOCK)
+
+    def cost(self, motion: Tensor) -> Tensor:
+        """Mean absolute difference per block `[B, bh, bw]`, in grey levels."""
+        return _block_means((self.current - warp(self.planes, motion)).abs())
+
+    def uniform(self, vector: Tensor) -> Tensor:
+        """One vector `[B, 2]` for all blocks -> a field `[B, bh, bw, 2]`."""
+        return vector.long().view(-1, 1, 1, 2).expand(*self.grid, 2)
+
+    def run(self, hints: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the global vector `[B, 2]` and the field of vectors `[B, bh, bw, 2]`, both in half pixels.
+
+        The field differs from the global vector by at most REACH. `hints` are further fields to try, e.g. the last frame's.
+        """
+        still = torch.zeros(*self.grid, 2, dtype=torch.long, device=self.current.device)
+        coarse = _coarse_search(self.current, self.planes[:, :, 0])
+        motion, best = still, self.cost(still) - 0.1
+        for field in [coarse, *(hints or [])]:
+            motion, best = self._keep_better(motion, best, field, 0.0)
+        for step in (4, 2, 1):
+            motion, best = self._refine(motion, best, step)
+        vector = self._global(motion, best)
+        motion, best = self._keep_better(motion, best, self.uniform(vector), -0.1)
+        for neighbour in (motion.roll(s, a) for a in (1, 2) for s in (1, -1)):
+            motion, best = self._keep_better(motion, best, neighbour, -0.02)
+        motion, best = self._refine(motion, best, 1)
+        return vector, vector.view(-1, 1, 1, 2) + (motion - vector.view(-1, 1, 1, 2)).clamp(-REACH, REACH)
+
+    def _keep_better(self, motion: Tensor, best: Tensor, field: Tensor, bias: float) -> tuple[Tensor, Tensor]:
+        cost = self.cost(field) + bias
+        better = cost < best
+        return torch.where(better.unsqueeze(-1), field, motion), torch.where(better, cost, best)
+
+    def _refine(self, motion: Tensor, best: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        centre = motion
+        for dy in (-step, 0, step):
+            for dx in (-step, 0, step):
+                if dy or dx:
+                    moved = centre + torch.tensor((dy, dx), device=motion.device)
+                    motion, best = self._keep_better(motion, best, moved, 0.01)
+        return motion, best
+
+    def _global(self, motion: Tensor, best: Tensor) -> Tensor:
+        """Of the commonest vectors and no motion, the one that predicts the most blocks nearly as well as their own."""
+        common = _common_vectors(motion, 4).clamp(-GLOBAL_REACH, GLOBAL_REACH)
+        candidates = [torch.zeros_like(common[:, 0]), *common.unbind(1)]
+        losses = [(self.cost(self.uniform(c)) - best).clamp(0, 2).mean((1, 2)) for c in candidates]
+        losses[0] = losses[0] - 0.02
+        choice = torch.stack(losses).argmin(0)
+        return torch.stack(candidates)[choice, torch.arange(len(choice), device=choice.device)]

@@ -1,0 +1,110 @@
+"""Training clips as one file of uint8 frames, and random crops from it.
+
+`python -m tokenreel.training.data CLIP_OR_FOLDER ... --out clips.safetensors` decodes six runs of eight consecutive frames of
+each clip at most. Crops are augmented by scale (a 64-px crop is cut from 64 to 128 px of the source), flips, transposition,
+brightness and contrast; runs of frames also by direction of time and by frame skipping.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from ..video.frames import fit_size, resize
+from ..video.reader import VideoReader
+
+RUN = 8
+
+
+class ClipPack:
+    """Clips in memory. Every clip is drawn equally often, however long it is."""
+
+    def __init__(self, path: Path):
+        with safe_open(path, "np") as file:
+            self.clips = {name: torch.from_numpy(file.get_tensor(name)) for name in sorted(file.keys())}
+        if not self.clips:
+            raise ValueError(f"No clips in {path}. Build it with python -m tokenreel.training.data.")
+        self.names = list(self.clips)
+
+    def frames(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """Crops `[count, 3, side, side]` in [-1, 1], channels last."""
+        return self.runs(count, side, 1, generator)[:, :, 0].contiguous(memory_format=torch.channels_last)
+
+    def runs(self, count: int, side: int, length: int, generator: torch.Generator) -> Tensor:
+        """Crops of `length` frames in time order `[count, 3, length, side, side]` in [-1, 1]."""
+        return torch.stack([self._run(side, length, generator) for _ in range(count)])
+
+    def _run(self, side: int, length: int, generator: torch.Generator) -> Tensor:
+        def draw(high: int) -> int:
+            return int(torch.randint(max(high, 1), (1,), generator=generator))
+
+        clip = self.clips[self.names[draw(len(self.names))]]
+        run = min(RUN, clip.shape[0])
+        step = 1 + draw((run - 1) // (length - 1)) if length > 1 and run >= length else 1
+        start = draw(clip.shape[0] // run) * run
+        first = start + draw(run - (length - 1) * step)
+        index = [min(first + i * step, clip.shape[0] - 1) for i in range(length)]
+        _, height, width, _ = clip.shape
+        # From native scale to half of it: small footage holds more detail in a pixel than large footage does.
+        zoom = 1 + torch.rand(1, generator=generator).item() if draw(3) else 1.0
+        cut = min(int(side * zoom), height, width)
+        y, x = draw(height - cut + 1), draw(width - cut + 1)
+        crop = clip[index, y : y + cut, x : x + cut].permute(0, 3, 1, 2).float() / 127.5 - 1
+        if cut != side:
+            crop = F.interpolate(crop, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        if draw(2):
+            crop = crop.flip(3)
+        if draw(4) == 0:
+            crop = crop.flip(2)
+        if draw(4) == 0:
+            crop = crop.transpose(2, 3)
+        if draw(2) and length > 1:
+            crop = crop.flip(0)
+        if draw(3) == 0:
+            gain = 0.7 + 0.6 * torch.rand(1, generator=generator).item()
+            lift = 0.3 * torch.rand(3, 1, 1, generator=generator) - 0.15
+            crop = (crop * gain + lift).clamp(-1, 1)
+        return crop.transpose(0, 1)
+
+
+def runs_of_clip(path: Path, short_side: int, runs: int) -> np.ndarray:
+    """Up to `runs` runs of eight consecutive frames, spread over the clip, uint8 `[T, H, W, 3]`."""
+    with VideoReader(path, strict=False) as reader:
+        width, height = fit_size(reader.info.width, reader.info.height, short_side)
+        if min(reader.info.width, reader.info.height) <= short_side:
+            width, height = reader.info.width, reader.info.height
+        chunks = [chunk.frames if (width, height) == (reader.info.width, reader.info.height) else resize(chunk.frames, width, height)
+                  for chunk in reader.chunks(RUN)]
+    frames = np.concatenate(chunks)
+    run = min(RUN, len(frames))
+    starts = np.unique(np.linspace(0, len(frames) - run, min(runs, max(1, len(frames) // RUN))).astype(int))
+    return np.concatenate([frames[start : start + run] for start in starts])
+
+
+def files_in(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        yield from sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--short-side", type=int, default=320)
+    parser.add_argument("--runs", type=int, default=6, help="runs of eight frames a clip, at most")
+    args = parser.parse_args()
+    pack = {}
+    for path in files_in(args.clips):
+        pack[path.stem] = runs_of_clip(path.resolve(), args.short_side, args.runs)
+        print(f"{path.name}: {pack[path.stem].shape}", flush=True)
+    save_file(pack, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Trains I8, the per-frame tokenizer: `python -m tokenreel.training.image_tokenizer --pack clips.safetensors --minutes 60`.
+
+One loop, paced by the clock: the learning rate and the crop size follow the share of the time budget that is spent, so the
+same command makes the best of ten minutes on a GPU or of an hour on two cores. Resumes from `--state` where it left off.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..models.checkpoint import save_checkpoint
+from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from .data import ClipPack
+from .optimizer import Average, build_optimizers, learning_rate, load_state, save_state
+
+
+def loss_of(output: Tensor, target: Tensor, spent: float) -> Tensor:
+    """L1 + MSE at first, then the mean over the crops of log MSE: the mean of per-frame PSNR, the figure that is reported.
+
+    `spent` is the share of the budget used, 0 to 1. Pixels are in [-1, 1].
+    """
+    error = output.float() - target
+    mse = error.square().mean((1, 2, 3))
+    plain = error.abs().mean() + 0.5 * mse.mean()
+    return plain if spent < 0.15 else plain + 0.1 * (mse + 1e-4).log().mean()
+
+
+def crop_of(spent: float) -> tuple[int, int]:
+    """(crop side in pixels, crops a step): small and many at first, larger at the end, when long-range detail counts."""
+    return (64, 32) if spent < 0.75 else (128, 8)
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    pack = ClipPack(args.pack)
+    model = ImageTokenizer(ImageTokenizerConfig()).to(device, memory_format=torch.channels_last)
+    average = Average(model)
+    optimizers = build_optimizers(model, args.lr)
+    step, before = load_state(args.state, model, average, optimizers)
+    generator = torch.Generator().manual_seed(args.seed + step)
+    started, losses = time.monotonic(), []
+    while (seconds := before + time.monotonic() - started) < args.minutes * 60:
+        spent = seconds / (args.minutes * 60)
+        side, batch = crop_of(spent)
+        frames = pack.frames(batch * args.batch_factor, side, generator).to(device)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate(spent, step)
+        noise = spent < 0.7 and step % 8 == 0
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            output = model(frames, noise)
+        loss = loss_of(output, frames, spent)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        average.update(model, step)
+        step += 1
+        losses.append((output.detach().float() - frames).square().mean((1, 2, 3)).log10().mean().item())
+        if step % args.every == 0:
+            psnr = -10 * sum(losses) / len(losses) + 6.02
+            losses.clear()
+            print(f"step {step} {seconds:.0f} s {spent:.3f} train {psnr:.2f} dB", flush=True)
+            save_state(args.state, model, average, optimizers, step, seconds)
+            save_checkpoint(args.out, average.model, "image_tokenizer", args.name)
+    save_state(args.state, model, average, optimizers, step, args.minutes * 60)
+    save_checkpoint(args.out, average.model, "image_tokenizer", args.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
+    parser.add_argument("--out", type=Path, default=Path("i8.safetensors"), help="fp16 checkpoint, written as training goes")
+    parser.add_argument("--state", type=Path, default=Path("i8.state.safetensors"), help="everything needed to resume")
+    parser.add_argument("--name", default="i8")
+    parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-factor", type=int, default=1, help="raise on a GPU")
+    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
