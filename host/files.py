@@ -127,7 +127,10 @@ def model_dirs() -> list[str]:
 
 
 def register_model_folders() -> None:
-    """Make `models/video_tokenizers` known to ComfyUI. May be called often; no effect on the embedded host."""
+    """Make `models/video_tokenizers` known to ComfyUI; no effect on the embedded host.
+
+    May be called often. Call it in `on_load`, and in `get_node_list` too: ComfyUI 0.3.64 does not call the former.
+    """
     if not IS_COMFYUI:
         return
     import folder_paths

@@ -99,7 +99,9 @@ from tokenreel.host import api, builtin_nodes, files, resources, standalone
 for kind in ("input", "output", "temp"):
     os.mkdir(os.path.join(base, kind))
     getattr(folder_paths, f"set_{kind}_directory")(os.path.join(base, kind))
-seen = {"own": [api.IS_COMFYUI, api.io is latest.io, api.ui is latest.ui]}
+import comfyui_version
+seen = {"version": comfyui_version.__version__, "trims": hasattr(latest.InputImpl.VideoFromFile, "as_trimmed")}
+seen["own"] = [api.IS_COMFYUI, api.io is latest.io or type(api.io).__name__ == "OlderIO", api.ui is latest.ui]
 
 OPTIONS = ("default", "min", "max", "step")
 def real(name):
@@ -143,7 +145,7 @@ with VideoReader(source.file) as reader:
     back = torch.cat([uint8_to_image(chunk.frames) for chunk in reader.chunks()])
     rate = str(reader.info.frame_rate)
 video = api.video_from_file(source.file)
-part = video.as_trimmed(0.05, 0.1)
+part = video.as_trimmed(0.05, 0.1) if hasattr(video, "as_trimmed") else video  # not before 0.14
 seen["video"] = [type(video).__name__, torch.equal(back, images), rate,
     str(api.video_source(video)[1:]), str(api.video_source(part)[1:]), api.video_source(part).file == source.file,
     os.path.dirname(source.file) == folder_paths.get_temp_directory()]
@@ -207,13 +209,16 @@ class TestInComfyUI:
         ],
     )
     def test_the_stand_ins_have_the_sockets_of_the_real_nodes(self, in_comfyui, name):
+        if not in_comfyui["version"].startswith("0.25."):
+            pytest.skip("the stand-ins follow ComfyUI 0.25")
         real, ours = in_comfyui["nodes"][name]
         assert ours == real
 
     def test_videos(self, in_comfyui):
         kind, *rest = in_comfyui["video"]
         assert kind == "VideoFromFile"
-        assert rest == [True, "24000/1001", "(Fraction(0, 1), None)", "(Fraction(1, 20), Fraction(1, 10))", True, True]
+        window = "(Fraction(1, 20), Fraction(1, 10))" if in_comfyui["trims"] else "(Fraction(0, 1), None)"
+        assert rest == [True, "24000/1001", "(Fraction(0, 1), None)", window, True, True]
 
     def test_folders(self, in_comfyui):
         assert in_comfyui["models"] == [1, [".safetensors"], True]
