@@ -47,7 +47,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path.name} is not a readable safetensors file ({error}). Fetch or export it again.") from error
+        raise CheckpointError(
+            f"{path.name} is not a readable safetensors file ({error}). Fetch or export it again."
+        ) from error
     if meta.get("format") != FORMAT or meta.get("kind") not in MODELS:
         raise CheckpointError(
             f"{path.name} is not a TokenReel checkpoint (kind {meta.get('kind')!r}). Supported kinds are {', '.join(MODELS)}."
@@ -67,7 +69,9 @@ def load_checkpoint(path: Path, kind: str, operations: ModuleType | Any = nn) ->
             model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})
     except (TypeError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path.name} does not fit its own config ({reason}). Update TokenReel or the file.") from error
+        raise CheckpointError(
+            f"{path.name} does not fit its own config ({reason}). Update TokenReel or the file."
+        ) from error
     return model.eval()
 
 

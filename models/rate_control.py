@@ -97,7 +97,9 @@ def make_rate_control(
         raise ValueError(f"Both a quality ({quality} dB) and a budget ({budget} tokens/s) are given. Give one of them.")
     if quality is not None:
         if not LOWEST_QUALITY <= quality <= HIGHEST_QUALITY:
-            raise ValueError(f"Invalid quality ({quality}). Supported are {LOWEST_QUALITY:g} to {HIGHEST_QUALITY:g} dB.")
+            raise ValueError(
+                f"Invalid quality ({quality}). Supported are {LOWEST_QUALITY:g} to {HIGHEST_QUALITY:g} dB."
+            )
         return FixedQuality(quality, gop)
     if budget is None:
         return KeyQuality(gop)

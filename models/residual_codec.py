@@ -57,7 +57,9 @@ class ResidualCodec(nn.Module):
         self.to_latent = operations.Conv2d(self.config.encoder_widths[1], len(self.config.levels), 1)
         self.quantizer = FSQ(self.config.levels)
         self.context = Context(self.config, operations)
-        self.decoder = ImageDecoder(self.config, operations, len(self.config.levels) + 1 + self.config.context_widths[1])
+        self.decoder = ImageDecoder(
+            self.config, operations, len(self.config.levels) + 1 + self.config.context_widths[1]
+        )
 
     def encode(self, frames: Tensor, context: Tensor) -> Tensor:
         """Indices int64 `[B, h, w]` of all cells; the caller keeps those that it wants to send."""

@@ -79,8 +79,12 @@ def runs_of_clip(path: Path, short_side: int, runs: int) -> np.ndarray:
         width, height = fit_size(reader.info.width, reader.info.height, short_side)
         if min(reader.info.width, reader.info.height) <= short_side:
             width, height = reader.info.width, reader.info.height
-        chunks = [chunk.frames if (width, height) == (reader.info.width, reader.info.height) else resize(chunk.frames, width, height)
-                  for chunk in reader.chunks(RUN)]
+        chunks = [
+            chunk.frames
+            if (width, height) == (reader.info.width, reader.info.height)
+            else resize(chunk.frames, width, height)
+            for chunk in reader.chunks(RUN)
+        ]
     frames = np.concatenate(chunks)
     run = min(RUN, len(frames))
     starts = np.unique(np.linspace(0, len(frames) - run, min(runs, max(1, len(frames) // RUN))).astype(int))

@@ -75,7 +75,9 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
-    parser.add_argument("--out", type=Path, default=Path("i8.safetensors"), help="fp16 checkpoint, written as training goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("i8.safetensors"), help="fp16 checkpoint, written as training goes"
+    )
     parser.add_argument("--state", type=Path, default=Path("i8.state.safetensors"), help="everything needed to resume")
     parser.add_argument("--name", default="i8")
     parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")

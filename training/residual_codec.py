@@ -34,7 +34,10 @@ def predict(current: Tensor, reference: Tensor, generator: torch.Generator) -> T
     planes = half_pel_planes(to_bytes(reference))
     search = MotionSearch(to_bytes(current), planes)
     vector, field = search.run()
-    plain = torch.rand(*field.shape[:3], 1, generator=generator) < torch.rand(len(field), 1, 1, 1, generator=generator) * 0.5
+    plain = (
+        torch.rand(*field.shape[:3], 1, generator=generator)
+        < torch.rand(len(field), 1, 1, 1, generator=generator) * 0.5
+    )
     return to_unit(warp(planes, torch.where(plain.to(field.device), search.uniform(vector), field)))
 
 
@@ -65,7 +68,9 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     pack = ClipPack(args.pack)
-    key = load_checkpoint(args.key, "image_tokenizer").to(device, memory_format=torch.channels_last).requires_grad_(False)
+    key = (
+        load_checkpoint(args.key, "image_tokenizer").to(device, memory_format=torch.channels_last).requires_grad_(False)
+    )
     model = ResidualCodec().to(device, memory_format=torch.channels_last)
     model.start_from(key)
     average = Average(model)
@@ -108,7 +113,10 @@ def train(args: argparse.Namespace) -> None:
         if step % args.every == 0:
             level, gain = 6.02 - 10 * sum(levels) / len(levels), 10 * sum(gains) / len(gains)
             levels.clear(), gains.clear()
-            print(f"step {step} {seconds:.0f} s {spent:.3f} coded cells {level:.2f} dB, {gain:+.2f} dB over context", flush=True)
+            print(
+                f"step {step} {seconds:.0f} s {spent:.3f} coded cells {level:.2f} dB, {gain:+.2f} dB over context",
+                flush=True,
+            )
             save_state(args.state, model, average, optimizers, step, seconds)
             save_checkpoint(args.out, average.model, "residual_codec", args.name)
     save_state(args.state, model, average, optimizers, step, args.minutes * 60)
@@ -119,12 +127,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
     parser.add_argument("--key", type=Path, required=True, help="the trained key-frame tokenizer")
-    parser.add_argument("--out", type=Path, default=Path("p8.safetensors"), help="fp16 checkpoint, written as training goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("p8.safetensors"), help="fp16 checkpoint, written as training goes"
+    )
     parser.add_argument("--state", type=Path, default=Path("p8.state.safetensors"), help="everything needed to resume")
     parser.add_argument("--name", default="p8")
     parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--muon-lr", type=float, default=0.01, help="below the tokenizer's: training starts from its weights")
+    parser.add_argument(
+        "--muon-lr", type=float, default=0.01, help="below the tokenizer's: training starts from its weights"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")

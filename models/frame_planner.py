@@ -1,0 +1,155 @@
+"""All ways to code a frame from the last one, and the choice among them at a price per token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..tokens.accounting import count_frame
+from ..tokens.video_tokens import CELL, IFrame, Mode, PFrame
+from .frame_decoder import FrameDecoder, blocks_of, cells_of, pixels_of, to_bytes, to_unit
+from .motion import MotionSearch, half_pel_planes, warp
+
+INTRA_TOKENS = 5  # a block token and four codes
+SKIP_TOKENS = 0.2  # runs of skipped blocks share a token
+
+
+@dataclass
+class Candidate:
+    """One way to code a frame and what it costs."""
+
+    frame: IFrame | PFrame
+    decoded: Tensor
+    error: float
+    """Squared error over the visible samples."""
+    tokens: int
+    price: float = 0.0
+    """Squared error that one token had to save: lambda."""
+
+
+def cell_errors(frame: Tensor, current: Tensor, shown: Tensor) -> Tensor:
+    """Squared error per cell `[h, w]`, float64, over the pixels that `shown` `[H, W]` marks with 1."""
+    error = (frame.float() - current.float()).square().sum(1, keepdim=True) * shown
+    return F.avg_pool2d(error, CELL)[0, 0].double() * (CELL * CELL)
+
+
+def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Candidate:
+    """The frame as a key frame."""
+    codes = decoder.tokenizer.image.encode(to_unit(current))
+    frame = IFrame(codes[0].to(torch.int32).cpu().numpy())
+    decoded = decoder.key(frame)
+    error = float(cell_errors(decoded, current, shown).sum())
+    return Candidate(frame, decoded, error, sum(count_frame(frame).values()))
+
+
+class FramePlanner:
+    """Plans one P-frame. The context is settled first, at the price that the last frame paid; what is sent, afterwards."""
+
+    def __init__(self, current: Tensor, shown: Tensor, decoder: FrameDecoder, price: float, hint: Tensor | None):
+        """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try."""
+        if decoder.reference is None:
+            raise ValueError("A P-frame needs a decoded frame before it. Encode a key frame first.")
+        self.decoder, self.current, self.shown = decoder, current, shown
+        self.planes = half_pel_planes(decoder.reference)
+        search = MotionSearch(current, self.planes)
+        vector, self.field = search.run([] if hint is None else [hint])
+        still, moved = warp(self.planes, search.uniform(vector)), warp(self.planes, self.field)
+        skip, motion = cell_errors(still, current, shown), cell_errors(moved, current, shown)
+        saved = blocks_of(skip).sum(-1) - blocks_of(motion).sum(-1)
+        self.moves = (saved > price * (1 - SKIP_TOKENS)) & (self.field[0] != vector.view(1, 1, 2)).any(-1)
+        self.vector = vector[0]
+        context = torch.where(pixels_of(cells_of(self.moves).unsqueeze(0)), moved, still)
+        self.errors = torch.where(cells_of(self.moves), motion, skip)
+        unit = to_unit(context)
+        self.codes = decoder.codec.encode(to_unit(current), unit)
+        everywhere = torch.ones_like(self.codes, dtype=torch.bool)
+        self.coded = cell_errors(to_bytes(decoder.codec.decode(self.codes, everywhere, unit)), current, shown)
+        self.intra: Tensor | None = None
+        self.intra_codes: Tensor | None = None
+
+    def offer_intra(self, key: Candidate) -> None:
+        """Adds the blocks of a key frame to the choice."""
+        assert isinstance(key.frame, IFrame)
+        self.intra = blocks_of(cell_errors(key.decoded, self.current, self.shown)).sum(-1)
+        self.intra_codes = torch.from_numpy(key.frame.codes)
+
+    def choose(self, price: float) -> tuple[Tensor, Tensor, float, float]:
+        """(modes `[bh, bw]`, marked cells `[bh, bw, 4]`, expected error, expected tokens) at a price per token."""
+        plain, coded = blocks_of(self.errors), blocks_of(self.coded)
+        marked = coded + price < plain
+        bare = plain.sum(-1)
+        bare_tokens = torch.where(self.moves, 1.0, SKIP_TOKENS)
+        refined = torch.where(marked, coded, plain).sum(-1)
+        refined_tokens = 1.0 + marked.sum(-1)
+        refine = marked.any(-1) & (refined + price * refined_tokens < bare + price * bare_tokens)
+        error = torch.where(refine, refined, bare)
+        tokens = torch.where(refine, refined_tokens, bare_tokens)
+        modes = torch.where(refine, int(Mode.RESIDUAL), torch.where(self.moves, int(Mode.MOTION), int(Mode.SKIP)))
+        if self.intra is not None:
+            whole = self.intra + price * INTRA_TOKENS < error + price * tokens
+            error = torch.where(whole, self.intra, error)
+            tokens = torch.where(whole, float(INTRA_TOKENS), tokens)
+            modes = torch.where(whole, int(Mode.INTRA), modes)
+        return modes, marked & (modes == Mode.RESIDUAL).unsqueeze(-1), float(error.sum()), float(tokens.sum())
+
+    def price_for(self, fits: Callable[[float, float], bool], low: float = 0.5, high: float = 4e6) -> float:
+        """The price, within 2 %, at which expected (error, tokens) just fit. `fits` turns at most once over the prices."""
+        generous = fits(*self.choose(low)[2:])
+        while high / low > 1.02:
+            middle = (low * high) ** 0.5
+            same = fits(*self.choose(middle)[2:]) == generous
+            low, high = (middle, high) if same else (low, middle)
+        return low if generous else high
+
+    def predicted(self, target: float | None, allowance: float | None) -> Candidate:
+        """The P-frame that meets the target error with few tokens, or the best one within the allowance of tokens."""
+        if target is not None:
+            return self._meet(target)
+        assert allowance is not None
+        limit, found = allowance, None
+        for _ in range(3):
+            found = self.build(self.price_for(lambda error, tokens, limit=limit: tokens <= limit))
+            if found.tokens <= allowance:
+                break
+            limit -= found.tokens - allowance
+        assert found is not None
+        return found
+
+    def _meet(self, target: float) -> Candidate:
+        """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
+        aim, best = target, None
+        for _ in range(4):
+            found = self.build(self.price_for(lambda error, tokens, aim=aim: error <= aim))
+            if best is None or (found.error <= target, -found.tokens if found.error <= target else -found.error) > (
+                best.error <= target,
+                -best.tokens if best.error <= target else -best.error,
+            ):
+                best = found
+            if 0.985 * target <= found.error <= target or found.price <= 0.6:
+                break
+            aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
+        return best
+
+    def build(self, price: float) -> Candidate:
+        """Codes the frame at this price and decodes it."""
+        modes, marked, _, _ = self.choose(price)
+        delta = (self.field[0] - self.vector.view(1, 1, 2)) * self.moves.unsqueeze(-1)
+        has_motion = (modes == Mode.MOTION) | (modes == Mode.RESIDUAL)
+        bits = (marked * torch.tensor([1, 2, 4, 8], device=marked.device)).sum(-1)
+        intra = np.zeros((0, 4), np.int32)
+        if self.intra_codes is not None:
+            intra = blocks_of(self.intra_codes)[(modes == Mode.INTRA).cpu()].numpy()
+        frame = PFrame(
+            global_motion=(int(self.vector[0]), int(self.vector[1])),
+            modes=modes.to(torch.uint8).cpu().numpy(),
+            motion=delta[has_motion].to(torch.int8).cpu().numpy(),
+            masks=bits[modes == Mode.RESIDUAL].to(torch.uint8).cpu().numpy(),
+            residual=blocks_of(self.codes[0])[marked].to(torch.int32).cpu().numpy(),
+            intra=intra,
+        )
+        decoded = self.decoder.predicted(frame, self.planes)
+        error = float(cell_errors(decoded, self.current, self.shown).sum())
+        return Candidate(frame, decoded, error, sum(count_frame(frame).values()), price)

@@ -1,0 +1,298 @@
+"""The stations as functions: what the nodes and the command line call. Frames stream through; nothing holds a whole clip.
+
+`check` is called often and may raise to cancel; `progress` is called with the number of frames done since the last call.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+
+from .models.checkpoint import VideoTokenizer
+from .models.shots import MotionMeter, select_frames
+from .models.stream_codec import EncodeResult, check_match, decode_stream, encode_frames, encode_stream
+from .tokens.accounting import report
+from .tokens.video_tokens import VideoTokens
+from .video.clips import Clip, VideoClip
+from .video.frames import center_crop, fit_size, resize
+from .video.metrics import QualityMeter
+from .video.reader import VideoReader
+from .video.timeline import FrameTimeline
+from .video.writer import VideoWriter
+
+Source = str | os.PathLike[str] | BinaryIO
+Check = Callable[[], None]
+Advance = Callable[[int], None]
+
+
+def _nothing(*_: Any) -> None:
+    """Neither cancelled nor watched."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens, and how good the frames are that they decode to."""
+
+    tokens: VideoTokens
+    psnr: np.ndarray
+    """dB of each decoded frame against what was encoded."""
+    ssim: np.ndarray | None
+    seconds: float
+    report: dict[str, Any] = field(default_factory=dict)
+    """The keys of `tokenreel encode --json`, but for file_bytes."""
+
+
+def encode_clip(
+    clip: Clip,
+    tokenizer: VideoTokenizer,
+    *,
+    mode: Literal["stream", "frames"] = "stream",
+    quality: float | None = None,
+    budget: float | None = None,
+    max_gop: int = 48,
+    with_ssim: bool = True,
+    check: Check = _nothing,
+    progress: Advance = _nothing,
+) -> Encoded:
+    """Encodes a clip. quality: dB; budget: tokens a second; both only in mode "stream". Raises ValueError for a bad knob."""
+    if mode not in ("stream", "frames"):
+        raise ValueError(f"Invalid mode ({mode!r}). Supported modes are 'stream' and 'frames'.")
+    if mode == "frames" and (quality is not None or budget is not None):
+        raise ValueError("Mode 'frames' has a fixed rate: it takes neither a quality nor a budget. Use mode 'stream'.")
+    started = time.monotonic()
+    meter = QualityMeter() if with_ssim else None
+    observe = meter.update if meter else None
+    chunks = (chunk.frames for chunk in clip.chunks())
+    with torch.inference_mode():
+        if mode == "frames":
+            result = encode_frames(chunks, tokenizer, check=check, progress=progress, observe=observe)
+        else:
+            result = encode_stream(
+                chunks,
+                tokenizer,
+                quality=quality,
+                budget=budget,
+                frame_rate=float(clip.frame_rate),
+                length=clip.length,
+                max_gop=max_gop,
+                check=check,
+                progress=progress,
+                observe=observe,
+            )
+    tokens = _assemble(clip, result, tokenizer)
+    psnr, seconds = np.array(result.psnr), time.monotonic() - started
+    facts = {**report(tokens), "psnr": float(psnr.mean()), "seconds": round(seconds, 3)}
+    if meter:
+        facts["ssim"] = meter.result()["ssim"]
+    return Encoded(tokens, psnr, None, seconds, facts)
+
+
+def _assemble(clip: Clip, result: EncodeResult, tokenizer: VideoTokenizer) -> VideoTokens:
+    if not result.frames:
+        raise ValueError("The clip has 0 frames in the part that was chosen. Choose a part with at least one frame.")
+    predicted = any(not hasattr(frame, "codes") for frame in result.frames)
+    return VideoTokens(
+        width=clip.width,
+        height=clip.height,
+        frame_rate=Fraction(clip.frame_rate),
+        time_base=clip.time_base,
+        pts=tuple(clip.pts),
+        duration=clip.duration,
+        frames=tuple(result.frames),
+        levels=tokenizer.levels,
+        tokenizer=tokenizer.id,
+        digest=tokenizer.digest,
+        codec=tokenizer.codec_id if predicted else "",
+        codec_digest=tokenizer.codec_digest if predicted else "",
+    )
+
+
+def decode_to_file(
+    tokens: VideoTokens,
+    tokenizer: VideoTokenizer,
+    path: str | os.PathLike[str],
+    *,
+    lossless: bool = False,
+    audio: Source | None = None,
+    audio_start: Fraction | float = 0,
+    check: Check = _nothing,
+    progress: Advance = _nothing,
+) -> dict[str, Any]:
+    """Decodes tokens to a video file with the time stamps of the source; `audio` is a file whose sound is carried.
+
+    The file appears when it is finished. Returns frames, width, height, frame_rate, duration, seconds.
+    """
+    check_match(tokens, tokenizer)
+    started = time.monotonic()
+    writer = VideoWriter(
+        path,
+        width=tokens.width,
+        height=tokens.height,
+        frame_rate=tokens.frame_rate,
+        time_base=tokens.time_base,
+        lossless=lossless,
+        audio_source=audio,
+        audio_start=audio_start,
+        audio_duration=tokens.duration if audio is not None else None,
+    )
+    with torch.inference_mode(), writer:
+        for frame, pts in zip(decode_stream(tokens, tokenizer), tokens.pts, strict=True):
+            check()
+            writer.write(frame[np.newaxis], [pts])
+            progress(1)
+        last = tokens.duration / tokens.time_base - (tokens.pts[-1] - tokens.pts[0])
+        writer.close(max(1, round(last)))
+    return {
+        "frames": len(tokens.frames),
+        "width": tokens.width,
+        "height": tokens.height,
+        "frame_rate": float(tokens.frame_rate),
+        "duration": float(tokens.duration),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def sample_frames(
+    source: Source,
+    *,
+    policy: Literal["motion", "uniform"] = "motion",
+    frames: int | None = None,
+    fps: float | None = None,
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+    max_gap: int | None = None,
+    check: Check = _nothing,
+    progress: Advance = _nothing,
+) -> tuple[FrameTimeline, MotionMeter]:
+    """Which frames to keep, in one pass at low resolution. Give `frames` (how many) or `fps` (how many a second on average)."""
+    if (frames is None) == (fps is None):
+        raise ValueError(f"Give either a number of frames ({frames}) or a rate ({fps}), not both and not neither.")
+    if (frames is not None and frames < 1) or (fps is not None and fps <= 0):
+        raise ValueError(f"Invalid amount of frames ({frames if fps is None else fps}). Supported are amounts above 0.")
+    meter = MotionMeter()
+    with VideoClip(source, start=start, duration=duration) as clip:
+        for chunk in clip.chunks():
+            check()
+            meter.update(chunk.frames)
+            progress(len(chunk.pts))
+    times = [float((pts - clip.pts[0]) * clip.time_base) for pts in clip.pts]
+    count = frames if frames is not None else max(1, round(float(clip.duration) * (fps or 0)))
+    kept = select_frames(
+        meter.energy, meter.cuts, policy=policy, count=min(count, len(clip.pts)), max_gap=max_gap, times=times
+    )
+    timeline = FrameTimeline(
+        time_base=clip.time_base,
+        frame_rate=Fraction(clip.frame_rate),
+        duration=clip.duration,
+        source_pts=tuple(clip.pts),
+        kept=tuple(int(index) for index in kept),
+        shots=tuple(sorted({0, *(int(cut) for cut in meter.cuts)})),
+    )
+    return timeline, meter
+
+
+def write_sample(
+    source: Source,
+    timeline: FrameTimeline,
+    path: str | os.PathLike[str],
+    *,
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+    audio: bool = True,
+    check: Check = _nothing,
+    progress: Advance = _nothing,
+    collect: Callable[[np.ndarray], None] | None = None,
+) -> None:
+    """Writes the kept frames as a video: each is shown until the next one, so that length and sound stay in step.
+
+    `collect` is given every kept frame, uint8 `[1, H, W, 3]`.
+    """
+    with VideoClip(source, start=start, duration=duration) as clip:
+        rate = Fraction(len(timeline.kept)) / timeline.duration
+        writer = VideoWriter(
+            path,
+            width=clip.width,
+            height=clip.height,
+            frame_rate=rate.limit_denominator(100_000),
+            time_base=timeline.time_base,
+            audio_source=source if audio and clip.reader.info.has_audio else None,
+            audio_start=clip.reader.info.start + Fraction(start),
+            audio_duration=timeline.duration,
+        )
+        with writer:
+            kept, index = iter((*timeline.kept, -1)), 0
+            wanted = next(kept)
+            for chunk in clip.chunks():
+                check()
+                for i, pts in enumerate(chunk.pts):
+                    if index == wanted:
+                        writer.write(chunk.frames[i : i + 1], [pts])
+                        if collect:
+                            collect(chunk.frames[i : i + 1])
+                        wanted = next(kept)
+                    index += 1
+                progress(len(chunk.pts))
+            end = timeline.source_pts[0] + timeline.duration / timeline.time_base
+            writer.close(max(1, round(end - timeline.source_pts[timeline.kept[-1]])))
+
+
+def matched(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Reference frames brought to the size of what is measured: scaled by the short side, and cropped where that was cropped."""
+    scaled = fit_size(frames.shape[2], frames.shape[1], min(width, height))
+    if scaled[0] >= width and scaled[1] >= height:
+        return np.ascontiguousarray(center_crop(resize(frames, *scaled), (width, height)))
+    return resize(frames, width, height)
+
+
+def measure_files(
+    reference: Source, other: Source, *, check: Check = _nothing, progress: Advance = _nothing
+) -> dict[str, Any]:
+    """PSNR and SSIM of one video against another, frame by frame in order; the reference is scaled to the other's size.
+
+    Frames beyond the end of the shorter one are left out, and counted in `frames_left_out`.
+    """
+    started, meter = time.monotonic(), QualityMeter()
+    with VideoReader(reference) as a, VideoReader(other) as b:
+        size = (b.info.width, b.info.height)
+        left, right = _single(a), _single(b)
+        counts = [0, 0]
+        while True:
+            check()
+            one, two = next(left, None), next(right, None)
+            counts[0] += one is not None
+            counts[1] += two is not None
+            if one is None or two is None:
+                break
+            meter.update(matched(one, *size), two)
+            progress(1)
+        counts[0] += sum(1 for _ in left)
+        counts[1] += sum(1 for _ in right)
+        scaled = (a.info.width, a.info.height) != size
+        rate, source_size = float(b.info.frame_rate), [a.info.width, a.info.height]
+    return {
+        **meter.result(),
+        "width": size[0],
+        "height": size[1],
+        "frame_rate": rate,
+        "reference_size": source_size,
+        "reference_scaled": scaled,
+        "frames_left_out": abs(counts[0] - counts[1]),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _single(reader: VideoReader) -> Iterator[np.ndarray]:
+    for chunk in reader.chunks(8):
+        for i in range(len(chunk.pts)):
+            yield chunk.frames[i : i + 1]
+
+
+def name_of(source: Source) -> str:
+    """A short name for messages and reports."""
+    return Path(os.fspath(source)).name if isinstance(source, (str, os.PathLike)) else "<memory>"

@@ -1,0 +1,132 @@
+"""Clips as the stations take them: sized frames in chunks with exact time stamps, from a file or from images in memory."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import torch
+
+from .frames import center_crop, fit_size, image_to_uint8, resize
+from .reader import FrameChunk, VideoInfo, VideoReader
+
+CHUNK = 8
+"""Frames held at a time."""
+
+
+class Clip(Protocol):
+    """Read once, front to back. `pts` and `duration` are complete when the chunks have been read."""
+
+    width: int
+    height: int
+    frame_rate: Fraction
+    time_base: Fraction
+    length: int | None
+    """Frames to come, as far as that is known beforehand."""
+    pts: list[int]
+
+    @property
+    def duration(self) -> Fraction: ...
+
+    def chunks(self) -> Iterator[FrameChunk]: ...
+
+
+class VideoClip:
+    """Frames of a file or stream, scaled so that the short side is `size`, with `crop` cut to the centre square.
+
+    `start` and `duration` (seconds) and `max_frames` choose a part. `strict` refuses damaged files. Raises VideoError for
+    what cannot be read and ValueError for a size that cannot be.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        start: Fraction | float = 0,
+        duration: Fraction | float | None = None,
+        max_frames: int | None = None,
+        size: int | None = None,
+        crop: bool = False,
+        strict: bool = True,
+    ) -> None:
+        self.reader = VideoReader(source, start=start, duration=duration, strict=strict)
+        info = self.reader.info
+        self._scaled = fit_size(info.width, info.height, size)
+        self._square = min(self._scaled) if crop else None
+        self.width, self.height = (self._square, self._square) if self._square else self._scaled
+        self.frame_rate, self.time_base = info.frame_rate, info.time_base
+        self._max_frames = max_frames
+        self.length = _expected_frames(info, Fraction(start), duration, max_frames)
+        self.pts: list[int] = []
+        self._last_duration = 1
+
+    def __enter__(self) -> "VideoClip":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reader.close()
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds from the first frame read to the end of the last one."""
+        return (self.pts[-1] - self.pts[0] + self._last_duration) * self.time_base
+
+    def chunks(self) -> Iterator[FrameChunk]:
+        for chunk in self.reader.chunks(CHUNK):
+            count = len(chunk.pts)
+            if self._max_frames is not None:
+                count = min(count, self._max_frames - len(self.pts))
+            frames = resize(chunk.frames[:count], *self._scaled)
+            if self._square:
+                frames = np.ascontiguousarray(center_crop(frames, self._square))
+            self.pts.extend(chunk.pts[:count])
+            self._last_duration = max(1, chunk.durations[count - 1])
+            yield FrameChunk(frames, chunk.pts[:count], chunk.durations[:count])
+            if self._max_frames is not None and len(self.pts) >= self._max_frames:
+                return
+
+
+def _expected_frames(
+    info: VideoInfo, start: Fraction, duration: Fraction | float | None, max_frames: int | None
+) -> int | None:
+    """What the container promises for this part of the clip; None where it promises nothing."""
+    count = info.frame_count
+    if info.duration is not None and (start or duration is not None or count is None):
+        seconds = max(info.duration - start, Fraction(0))
+        seconds = seconds if duration is None else min(seconds, Fraction(duration))
+        count = round(seconds * info.frame_rate)
+    if count is None:
+        return None
+    return max(1, count if max_frames is None else min(count, max_frames))
+
+
+class ImageClip:
+    """Images `[T, H, W, C]` in [0, 1] as a clip of constant frame rate; the alpha channel is dropped."""
+
+    def __init__(self, images: torch.Tensor, frame_rate: Fraction) -> None:
+        if images.ndim != 4 or images.shape[0] == 0 or images.shape[-1] not in (3, 4):
+            raise ValueError(
+                f"Invalid images {tuple(images.shape)}. Supported are [frames, height, width, 3], at least one frame."
+            )
+        if frame_rate <= 0:
+            raise ValueError(f"Invalid frame rate ({frame_rate}). Supported are rates above 0.")
+        self._images = images[..., :3]
+        self.height, self.width = int(images.shape[1]), int(images.shape[2])
+        self.frame_rate, self.time_base = frame_rate, 1 / frame_rate
+        self.length: int | None = len(images)
+        self.pts: list[int] = []
+
+    @property
+    def duration(self) -> Fraction:
+        return len(self.pts) * self.time_base
+
+    def chunks(self) -> Iterator[FrameChunk]:
+        for start in range(0, len(self._images), CHUNK):
+            frames = image_to_uint8(self._images[start : start + CHUNK])
+            pts = tuple(range(start, start + len(frames)))
+            self.pts.extend(pts)
+            yield FrameChunk(frames, pts, (1,) * len(frames))
