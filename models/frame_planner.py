@@ -1,6 +1,5 @@
 """All ways to code a frame from the last one, and the choice among them at a price per token."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,14 +94,23 @@ class FramePlanner:
             modes = torch.where(whole, int(Mode.INTRA), modes)
         return modes, marked & (modes == Mode.RESIDUAL).unsqueeze(-1), float(error.sum()), float(tokens.sum())
 
-    def price_for(self, fits: Callable[[float, float], bool], low: float = 0.5, high: float = 4e6) -> float:
-        """The price, within 2 %, at which expected (error, tokens) just fit. `fits` turns at most once over the prices."""
-        generous = fits(*self.choose(low)[2:])
+    def price_for(self, *, error: float | None = None, tokens: float | None = None, low: float = 0.5) -> float:
+        """The highest price, within 2 %, at which at most `error` is expected, or the lowest one at which at most `tokens` are.
+
+        `low` is the least price considered: the answer where no price meets the error, or where that one meets the tokens.
+        """
+
+        def holds(price: float) -> bool:
+            expected_error, expected_tokens = self.choose(price)[2:]
+            return expected_error <= error if error is not None else expected_tokens > (tokens or 0.0)
+
+        high = 4e6
+        if not holds(low):
+            return low
         while high / low > 1.02:
             middle = (low * high) ** 0.5
-            same = fits(*self.choose(middle)[2:]) == generous
-            low, high = (middle, high) if same else (low, middle)
-        return low if generous else high
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        return low if error is not None else high
 
     def predicted(self, target: float | None, allowance: float | None) -> Candidate:
         """The P-frame that meets the target error with few tokens, or the best one within the allowance of tokens."""
@@ -111,7 +119,7 @@ class FramePlanner:
         assert allowance is not None
         limit, found = allowance, None
         for _ in range(3):
-            found = self.build(self.price_for(lambda error, tokens, limit=limit: tokens <= limit))
+            found = self.build(self.price_for(tokens=limit))
             if found.tokens <= allowance:
                 break
             limit -= found.tokens - allowance
@@ -121,14 +129,16 @@ class FramePlanner:
     def _meet(self, target: float) -> Candidate:
         """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
         aim, best = target, None
+        # A token that takes less than 2 % off a cell's fair share of the error is not worth sending, reached or not.
+        least = max(0.5, 0.02 * target / float(self.shown.sum()) * CELL * CELL)
         for _ in range(4):
-            found = self.build(self.price_for(lambda error, tokens, aim=aim: error <= aim))
+            found = self.build(self.price_for(error=aim, low=least))
             if best is None or (found.error <= target, -found.tokens if found.error <= target else -found.error) > (
                 best.error <= target,
                 -best.tokens if best.error <= target else -best.error,
             ):
                 best = found
-            if 0.985 * target <= found.error <= target or found.price <= 0.6:
+            if 0.985 * target <= found.error <= target or found.price <= least:
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         return best
