@@ -1,6 +1,6 @@
-"""The stations as functions: what the nodes and the command line call. Frames stream through; nothing holds a whole clip.
+"""The stations as functions: what nodes and commands call. Frames stream through; nothing holds a whole clip.
 
-`check` is called often and may raise to cancel; `progress` is called with the number of frames done since the last call.
+`check` is called often and may raise to cancel; `progress` is called with the number of frames done since it last was.
 """
 
 import os
@@ -29,6 +29,8 @@ from .video.writer import VideoWriter
 Source = str | os.PathLike[str] | BinaryIO
 Check = Callable[[], None]
 Advance = Callable[[int], None]
+Part = tuple[Fraction | float, Fraction | float | None]
+"""Start and duration in seconds; None: to the end."""
 
 
 def _nothing(*_: Any) -> None:
@@ -60,7 +62,10 @@ def encode_clip(
     check: Check = _nothing,
     progress: Advance = _nothing,
 ) -> Encoded:
-    """Encodes a clip. quality: dB; budget: tokens a second; both only in mode "stream". Raises ValueError for a bad knob."""
+    """Encodes a clip. quality: dB; budget: tokens a second; both only in mode "stream".
+
+    Raises ValueError for a bad knob.
+    """
     if mode not in ("stream", "frames"):
         raise ValueError(f"Invalid mode ({mode!r}). Supported modes are 'stream' and 'frames'.")
     if mode == "frames" and (quality is not None or budget is not None):
@@ -123,10 +128,12 @@ def decode_to_file(
     audio_start: Fraction | float = 0,
     check: Check = _nothing,
     progress: Advance = _nothing,
+    collect: Callable[[np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Decodes tokens to a video file with the time stamps of the source; `audio` is a file whose sound is carried.
 
-    The file appears when it is finished. Returns frames, width, height, frame_rate, duration, seconds.
+    `collect` is given every decoded frame, uint8 `[1, H, W, 3]`. The file appears when it is finished. Returns frames,
+    width, height, frame_rate, duration, seconds.
     """
     check_match(tokens, tokenizer)
     started = time.monotonic()
@@ -145,6 +152,8 @@ def decode_to_file(
         for frame, pts in zip(decode_stream(tokens, tokenizer), tokens.pts, strict=True):
             check()
             writer.write(frame[np.newaxis], [pts])
+            if collect:
+                collect(frame[np.newaxis])
             progress(1)
         last = tokens.duration / tokens.time_base - (tokens.pts[-1] - tokens.pts[0])
         writer.close(max(1, round(last)))
@@ -170,7 +179,10 @@ def sample_frames(
     check: Check = _nothing,
     progress: Advance = _nothing,
 ) -> tuple[FrameTimeline, MotionMeter]:
-    """Which frames to keep, in one pass at low resolution. Give `frames` (how many) or `fps` (how many a second on average)."""
+    """Which frames to keep, in one pass at low resolution.
+
+    Give `frames` (how many) or `fps` (how many a second on average).
+    """
     if (frames is None) == (fps is None):
         raise ValueError(f"Give either a number of frames ({frames}) or a rate ({fps}), not both and not neither.")
     if (frames is not None and frames < 1) or (fps is not None and fps <= 0):
@@ -222,7 +234,7 @@ def write_sample(
             frame_rate=rate.limit_denominator(100_000),
             time_base=timeline.time_base,
             audio_source=source if audio and clip.reader.info.has_audio else None,
-            audio_start=clip.reader.info.start + Fraction(start),
+            audio_start=clip.origin,
             audio_duration=timeline.duration,
         )
         with writer:
@@ -243,7 +255,7 @@ def write_sample(
 
 
 def matched(frames: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Reference frames brought to the size of what is measured: scaled by the short side, and cropped where that was cropped."""
+    """Reference frames brought to the size of what is measured: scaled by the short side, cropped where that was."""
     scaled = fit_size(frames.shape[2], frames.shape[1], min(width, height))
     if scaled[0] >= width and scaled[1] >= height:
         return np.ascontiguousarray(center_crop(resize(frames, *scaled), (width, height)))
@@ -251,14 +263,26 @@ def matched(frames: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def measure_files(
-    reference: Source, other: Source, *, check: Check = _nothing, progress: Advance = _nothing
+    reference: Source,
+    other: Source,
+    *,
+    reference_part: Part = (0, None),
+    other_part: Part = (0, None),
+    meter: QualityMeter | None = None,
+    check: Check = _nothing,
+    progress: Advance = _nothing,
 ) -> dict[str, Any]:
     """PSNR and SSIM of one video against another, frame by frame in order; the reference is scaled to the other's size.
 
-    Frames beyond the end of the shorter one are left out, and counted in `frames_left_out`.
+    Frames beyond the end of the shorter one are left out, and counted in `frames_left_out`. A `meter` that is given
+    has the numbers of every frame afterwards.
     """
-    started, meter = time.monotonic(), QualityMeter()
-    with VideoReader(reference) as a, VideoReader(other) as b:
+    started, meter = time.monotonic(), meter or QualityMeter()
+    (a_start, a_length), (b_start, b_length) = reference_part, other_part
+    with (
+        VideoReader(reference, start=a_start, duration=a_length) as a,
+        VideoReader(other, start=b_start, duration=b_length) as b,
+    ):
         size = (b.info.width, b.info.height)
         left, right = _single(a), _single(b)
         counts = [0, 0]

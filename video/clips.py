@@ -1,5 +1,6 @@
-"""Clips as the stations take them: sized frames in chunks with exact time stamps, from a file or from images in memory."""
+"""Clips as the stations take them: sized frames in chunks with exact time stamps, from a file or from images."""
 
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -36,8 +37,8 @@ class Clip(Protocol):
 class VideoClip:
     """Frames of a file or stream, scaled so that the short side is `size`, with `crop` cut to the centre square.
 
-    `start` and `duration` (seconds) and `max_frames` choose a part. `strict` refuses damaged files. Raises VideoError for
-    what cannot be read and ValueError for a size that cannot be.
+    `start` and `duration` (seconds) and `max_frames` choose a part. `strict` refuses damaged files. Raises VideoError
+    for what cannot be read and ValueError for a size that cannot be.
     """
 
     def __init__(
@@ -61,6 +62,9 @@ class VideoClip:
         self.length = _expected_frames(info, Fraction(start), duration, max_frames)
         self.pts: list[int] = []
         self._last_duration = 1
+        # A part begins at time 0; the whole keeps its start offset.
+        is_part = start != 0 or duration is not None
+        self._shift = math.floor((info.start + Fraction(start)) / info.time_base) if is_part else 0
 
     def __enter__(self) -> "VideoClip":
         return self
@@ -69,6 +73,11 @@ class VideoClip:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.reader.close()
+
+    @property
+    def origin(self) -> Fraction:
+        """The time on the source's own clock, in seconds, that is 0 in `pts`."""
+        return self._shift * self.time_base
 
     @property
     def duration(self) -> Fraction:
@@ -83,9 +92,10 @@ class VideoClip:
             frames = resize(chunk.frames[:count], *self._scaled)
             if self._square:
                 frames = np.ascontiguousarray(center_crop(frames, self._square))
-            self.pts.extend(chunk.pts[:count])
+            pts = tuple(tick - self._shift for tick in chunk.pts[:count])
+            self.pts.extend(pts)
             self._last_duration = max(1, chunk.durations[count - 1])
-            yield FrameChunk(frames, chunk.pts[:count], chunk.durations[:count])
+            yield FrameChunk(frames, pts, chunk.durations[:count])
             if self._max_frames is not None and len(self.pts) >= self._max_frames:
                 return
 
@@ -105,9 +115,14 @@ def _expected_frames(
 
 
 class ImageClip:
-    """Images `[T, H, W, C]` in [0, 1] as a clip of constant frame rate; the alpha channel is dropped."""
+    """Images `[T, H, W, C]` in [0, 1] as a clip of constant frame rate; the alpha channel is dropped.
 
-    def __init__(self, images: torch.Tensor, frame_rate: Fraction) -> None:
+    `size` and `crop` are those of VideoClip.
+    """
+
+    def __init__(
+        self, images: torch.Tensor, frame_rate: Fraction, *, size: int | None = None, crop: bool = False
+    ) -> None:
         if images.ndim != 4 or images.shape[0] == 0 or images.shape[-1] not in (3, 4):
             raise ValueError(
                 f"Invalid images {tuple(images.shape)}. Supported are [frames, height, width, 3], at least one frame."
@@ -115,7 +130,9 @@ class ImageClip:
         if frame_rate <= 0:
             raise ValueError(f"Invalid frame rate ({frame_rate}). Supported are rates above 0.")
         self._images = images[..., :3]
-        self.height, self.width = int(images.shape[1]), int(images.shape[2])
+        self._scaled = fit_size(int(images.shape[2]), int(images.shape[1]), size)
+        self._square = min(self._scaled) if crop else None
+        self.width, self.height = (self._square, self._square) if self._square else self._scaled
         self.frame_rate, self.time_base = frame_rate, 1 / frame_rate
         self.length: int | None = len(images)
         self.pts: list[int] = []
@@ -126,7 +143,9 @@ class ImageClip:
 
     def chunks(self) -> Iterator[FrameChunk]:
         for start in range(0, len(self._images), CHUNK):
-            frames = image_to_uint8(self._images[start : start + CHUNK])
+            frames = resize(image_to_uint8(self._images[start : start + CHUNK]), *self._scaled)
+            if self._square:
+                frames = np.ascontiguousarray(center_crop(frames, self._square))
             pts = tuple(range(start, start + len(frames)))
             self.pts.extend(pts)
             yield FrameChunk(frames, pts, (1,) * len(frames))
