@@ -1,10 +1,11 @@
 """Where a clip changes: motion energy, hard cuts, and the choice of frames to keep.
 
-Motion energy of a frame is the mean |difference| of luma to the frame before, at low resolution, less what noise alone
-would give. Hard cuts follow PySceneDetect's adaptive detector: the change of a frame is compared with that of its
-neighbours, so that steady fast motion is no cut. Three things differ. Change is measured in luma and opponent colours
-instead of hue, saturation and value, whose noise in dark and grey pictures looks like cuts. A jolt of the camera that a
-shift explains, and a flash after which the picture before it returns, are no cuts. Dissolves and fades are not found.
+Motion energy of a frame is the mean |difference| of luma to the frame before, at low resolution, above what noise
+alone gives at each pixel. Hard cuts follow PySceneDetect's adaptive detector: the change of a frame is compared with
+that of its neighbours, so that steady fast motion is no cut. Three things differ. Change is measured in luma and
+opponent colours instead of hue, saturation and value, whose noise in dark and grey pictures looks like cuts. A jolt of
+the camera that a shift explains, and a flash after which the picture before it returns, are no cuts. Dissolves and
+fades are not found.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 Policy = Literal["uniform", "motion"]
 
 LOW_SIDE = 96  # pixels: the longer side that motion is measured at
-NOISE_FLOOR = 0.75  # grey levels of mean difference: grain and coding noise at low resolution
+NOISE_FLOOR = 3.0  # grey levels at a low-resolution pixel: grain and coding noise; a small moving part is well above
 ADAPTIVE_RATIO = 3.0  # PySceneDetect's default: score over the mean of its neighbours
 MIN_SCORE = 10.0  # ... and the least score that can be a cut: on our measure a flat, washed-out cut gives about 15
 _RADIUS = 2  # neighbours on each side that a score is compared with
@@ -80,8 +81,8 @@ class MotionMeter:
         else:
             if self._recent[-1].shape != current.shape:
                 raise ValueError("Frames of different sizes. Scale them to one size first.")
-            difference = np.abs(current[..., 0] - self._recent[-1][..., 0]).mean()
-            self._energy.append(max(0.0, float(difference) - NOISE_FLOOR))
+            difference = np.abs(current[..., 0] - self._recent[-1][..., 0])
+            self._energy.append(float(np.maximum(difference - NOISE_FLOOR, 0).mean()))
             self._scores.append(_unexplained_change(current, self._recent[-1]))
             self._returns.append(tuple(_change(current, old) for old in self._recent[-2::-1]))
         self._recent = [*self._recent, current][-_RADIUS - 1 :]

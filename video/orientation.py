@@ -25,7 +25,7 @@ class Orientation:
     def rotation(self) -> int:
         """Degrees clockwise, applied after mirroring left to right if `mirrored`."""
         if self.transposed:
-            return 90 if self.flip_x ^ self.mirrored else 270
+            return 90 if self.flip_x else 270
         return 180 if self.flip_y else 0
 
     def apply(self, image: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def dusk(width: int, height: int, count: int, rng: np.random.Generator) -> Frame
         whole, part = int(drift), drift - int(drift)
         cover = clouds[:, whole : whole + width] * (1 - part) + clouds[:, whole + 1 : whole + 1 + width] * part
         upper = sky + (np.clip(cover - 0.45, 0, 1) * 2.4)[..., None] * (_rgb([255, 190, 170]) - sky) * 0.8
-        _paint(upper, _ellipse(y[:shore], x[:shore], shore * 0.66, width * 0.68, 17 * unit, 17 * unit), (255, 236, 186))
+        _paint(upper, _ellipse(y[:shore], x[:shore], shore * 0.56, width * 0.68, 19 * unit, 19 * unit), (255, 236, 186))
         for tone, ridge in zip(((96, 84, 122), (60, 56, 88)), ridges, strict=True):
             _paint(upper, np.clip(y[:shore] - ridge + 0.5, 0, 1), tone)
         _paint(upper, np.clip(y[:shore] - tree_line + 0.5, 0, 1), (24, 30, 38))
@@ -264,7 +264,8 @@ def _pitch(height: int, width: int, unit: float, rng: np.random.Generator) -> np
         line = np.clip(2.2 * unit - np.abs(x - at - 0.35 * y) + 0.5, 0, 1)
         _paint(picture, 0.85 * line, (232, 236, 226))
     stand, board = round(height * 0.2), round(height * 0.3)
-    crowd = rng.random((stand // 3 + 1, width // 3 + 1, 3)).astype(np.float32) ** 1.5 * 190 + 25
+    crowd = rng.random((stand // 3 + 1, width // 3 + 1, 3)).astype(np.float32) ** 1.5 * 110 + 35
+    crowd = crowd * 0.45 + crowd.mean(-1, keepdims=True) * 0.55  # far away, colours mix
     picture[:stand] = (
         crowd.repeat(3, 0).repeat(3, 1)[:stand, :width]
         * (0.6 + 0.4 * _noise(rng, stand, width, 20 * unit, 2))[..., None]
