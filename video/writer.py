@@ -198,7 +198,7 @@ class VideoWriter:
             VideoStream,
             self._container.add_stream("libx264rgb" if lossless else "libx264", rate=rate, options=quality),
         )
-        context = cast(Any, stream.codec_context)  # PyAV's stubs lack some writable attributes
+        context = cast(Any, stream.codec_context)  # PyAV's type hints lack some writable attributes
         context.width, context.height = self._size
         context.pix_fmt = pixel_format
         context.time_base = self._time_base
