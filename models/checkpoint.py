@@ -1,10 +1,10 @@
-"""safetensors <-> model. A checkpoint describes itself: kind, name and config stand in its metadata; file names mean nothing."""
+"""safetensors <-> model. A checkpoint describes itself by its metadata: kind, name, config. File names mean nothing."""
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,8 +37,14 @@ def save_checkpoint(path: Path, model: nn.Module, kind: str, name: str) -> None:
     config: Any = model.config
     meta = {"format": FORMAT, "kind": kind, "name": name, "config": json.dumps(config.to_dict(), sort_keys=True)}
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(save(tensors, meta))
-    os.replace(unfinished, path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(save(tensors, meta))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -50,9 +56,10 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{path.name} is not a readable safetensors file ({error}). Fetch or export it again."
         ) from error
-    if meta.get("format") != FORMAT or meta.get("kind") not in MODELS:
+    if meta.get("format") != FORMAT or meta.get("kind") not in MODELS or not {"name", "config"} <= meta.keys():
         raise CheckpointError(
-            f"{path.name} is not a TokenReel checkpoint (kind {meta.get('kind')!r}). Supported kinds are {', '.join(MODELS)}."
+            f"{path.name} is not a TokenReel checkpoint (kind {meta.get('kind')!r}). "
+            f"Supported kinds are {', '.join(MODELS)}."
         )
     return meta
 
@@ -66,11 +73,12 @@ def load_checkpoint(path: Path, kind: str, operations: ModuleType | Any = nn) ->
     try:
         model = network(config.from_dict(json.loads(meta["config"])), operations)
         with safe_open(path, "pt") as file:
-            model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})
-    except (TypeError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+            keys = list(file.keys())
+            model.load_state_dict({key: file.get_tensor(key).float() for key in keys})
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path.name} does not fit its own config ({reason}). Update TokenReel or the file."
+            f"{path.name} does not fit its own config ({reason:.300}). Update TokenReel or the file."
         ) from error
     return model.eval()
 
@@ -109,37 +117,46 @@ class VideoTokenizer:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
+
+
+def _checkpoints(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:
+    """Name and file of each checkpoint of a kind; a folder of models may hold other people's files too."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            meta = read_metadata(path)
+        except CheckpointError:
+            continue
+        if meta["kind"] == kind:
+            yield meta["name"], path
 
 
 def list_tokenizers(folder: Path = WEIGHTS) -> dict[str, Path]:
     """Names of the key-frame tokenizers in a folder -> their files."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        meta = read_metadata(path)
-        if meta["kind"] == "image_tokenizer":
-            found[meta["name"]] = path
-    return found
+    return dict(_checkpoints(folder, "image_tokenizer"))
 
 
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:
     """Loads a key-frame tokenizer and its residual codec.
 
-    path: a key-frame checkpoint, the shipped one by default. residual: its codec; by default the file of that kind in the
-    same folder, if there is just one that was trained with this tokenizer.
+    path: a key-frame checkpoint, the shipped one by default. residual: its codec; by default the first one in the same
+    folder, if there is one. Raises CheckpointError for files that are no such networks or do not go together.
     """
-    path = path or next(iter(list_tokenizers().values()))
-    image = load_checkpoint(path, "image_tokenizer")
-    residual = residual or _companion(path)
-    codec = load_checkpoint(residual, "residual_codec") if residual else None
+    path = path or next(iter(list_tokenizers().values()), None)
+    if path is None:
+        raise CheckpointError(f"No key-frame tokenizer in {WEIGHTS.name}/. Install the pack again, weights included.")
+    image: ImageTokenizer = load_checkpoint(path, "image_tokenizer")
+    residual = residual or next((found for _, found in _checkpoints(path.parent, "residual_codec")), None)
+    codec: ResidualCodec | None = load_checkpoint(residual, "residual_codec") if residual else None
+    if residual and codec and codec.config.levels != image.config.levels:
+        raise CheckpointError(
+            f"{residual.name} has the levels {codec.config.levels}, {path.name} has {image.config.levels}. "
+            "Choose a residual codec that was trained with this tokenizer."
+        )
     return VideoTokenizer(
         image=image,
         residual=codec,
@@ -148,8 +165,3 @@ def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> Vi
         codec_id=read_metadata(residual)["name"] if residual else "",
         codec_digest=file_digest(residual) if residual else "",
     )
-
-
-def _companion(path: Path) -> Path | None:
-    codecs = [p for p in sorted(path.parent.glob("*.safetensors")) if read_metadata(p)["kind"] == "residual_codec"]
-    return codecs[0] if codecs else None

@@ -45,7 +45,7 @@ def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Cand
 
 
 class FramePlanner:
-    """Plans one P-frame. The context is settled first, at the price that the last frame paid; what is sent, afterwards."""
+    """Plans one P-frame: first the context, at the price that the last frame paid, then what is sent."""
 
     def __init__(self, current: Tensor, shown: Tensor, decoder: FrameDecoder, price: float, hint: Tensor | None):
         """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try."""
@@ -95,9 +95,9 @@ class FramePlanner:
         return modes, marked & (modes == Mode.RESIDUAL).unsqueeze(-1), float(error.sum()), float(tokens.sum())
 
     def price_for(self, *, error: float | None = None, tokens: float | None = None, low: float = 0.5) -> float:
-        """The highest price, within 2 %, at which at most `error` is expected, or the lowest one at which at most `tokens` are.
+        """The highest price, within 2 %, with at most `error` expected, or the lowest one with at most `tokens`.
 
-        `low` is the least price considered: the answer where no price meets the error, or where that one meets the tokens.
+        `low` is the least price considered: the answer where none meets the error, or where it meets the tokens.
         """
 
         def holds(price: float) -> bool:
@@ -141,6 +141,7 @@ class FramePlanner:
             if 0.985 * target <= found.error <= target or found.price <= least:
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
+        assert best is not None
         return best
 
     def build(self, price: float) -> Candidate:

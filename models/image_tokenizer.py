@@ -1,11 +1,11 @@
 """I8: the per-frame tokenizer. 8x8 pixels become one token; every frame stands for itself.
 
-A hybrid of convolutions and windowed attention. Pixels are folded 4x4 into channels at once, so that no layer runs at full
-resolution; one level of residual blocks works at 1/4 and one at 1/8 size, and attention looks across the token grid,
-where one window of 8x8 tokens spans 64x64 pixels.
+A hybrid of convolutions and windowed attention. Pixels are folded 4x4 into channels at once, so that no layer runs at
+full resolution; one level of residual blocks works at 1/4 and one at 1/8 size, and attention looks across the token
+grid, where one window of 8x8 tokens spans 64x64 pixels.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .quantizers import FSQ
+
+LARGEST = 1024
+"""No width, number of blocks or other figure of a network goes beyond this."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,19 @@ class ImageTokenizerConfig:
     window: int = 8
     """Tokens along one side of an attention window."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no network can be built from: configs also come out of other people's files."""
+        for field in fields(self):
+            value, several = getattr(self, field.name), isinstance(field.default, tuple)
+            numbers = value if several and isinstance(value, tuple) else (value,)
+            short = several and field.name != "levels" and len(numbers) != 2
+            if short or not numbers or not all(type(n) is int and 1 <= n <= LARGEST for n in numbers):
+                raise ValueError(
+                    f"Invalid {field.name} ({value!r:.60}). Supported are whole numbers from 1 to {LARGEST}."
+                )
+        if self.encoder_widths[1] % self.heads or self.decoder_widths[1] % self.heads:
+            raise ValueError(f"Invalid heads ({self.heads}). Supported are divisors of both widths at 1/8 size.")
+
     @property
     def spatial_compression(self) -> int:
         return self.patch_size * 2
@@ -43,8 +59,13 @@ class ImageTokenizerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ImageTokenizerConfig":
-        """Raises TypeError on a field this version does not know."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        """Raises TypeError on a field that this version does not know, ValueError on a value that cannot be."""
+        if not isinstance(values, dict):
+            raise TypeError(f"Invalid config ({values!r:.60}). Supported are the fields of {cls.__name__} by name.")
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**known)
 
 
 class ChannelNorm(nn.Module):
@@ -76,6 +97,8 @@ class ResidualBlock(nn.Module):
 
 class WindowAttention(nn.Module):
     """Self-attention within square windows of the grid, with a learned bias per relative position, then a small MLP."""
+
+    away: Tensor
 
     def __init__(self, channels: int, heads: int, window: int, operations: ModuleType | Any = nn):
         super().__init__()
@@ -184,7 +207,8 @@ class ImageTokenizer(nn.Module):
         cell = self.config.spatial_compression
         if frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[2] % cell or frames.shape[3] % cell:
             raise ValueError(
-                f"Invalid frames {tuple(frames.shape)}. Supported are [B, 3, H, W] with H and W multiples of {cell}; pad them first."
+                f"Invalid frames {tuple(frames.shape)}. Supported are [B, 3, H, W] with H and W multiples of {cell}; "
+                "pad them first."
             )
         return self.quantizer.codes_to_indices(self.quantizer(self.to_latent(self.encoder(frames))))
 

@@ -1,8 +1,9 @@
 """Block motion at half-pel accuracy: warping in exact integer arithmetic, and the search for the vectors.
 
-Vectors are `(dy, dx)` in half pixels and point from a block to its source: `block(y, x) = reference(y + dy / 2, x + dx / 2)`.
-Half positions come from the six-tap filter of H.264 (1, -5, 20, 20, -5, 1) / 32, rounded to integers after each direction. All
-sums stay below 2**24, where float32 is exact: a warped frame is the same, bit for bit, on every device.
+Vectors are `(dy, dx)` in half pixels and point from a block to its source:
+`block(y, x) = reference(y + dy / 2, x + dx / 2)`. Half positions come from the six-tap filter of H.264
+(1, -5, 20, 20, -5, 1) / 32, rounded to integers after each direction. All sums stay below 2**24, where float32 is
+exact: a warped frame is the same, bit for bit, on every device.
 """
 
 import torch
@@ -19,12 +20,14 @@ _TAPS = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)
 
 
 def _between(frame: Tensor, axis: int) -> Tensor:
-    """Samples half a pixel after each one along the axis (2 or 3), edges repeated. Float with integer values in [0, 255]."""
+    """Samples half a pixel after each one along the axis (2 or 3), edges repeated. Integers in [0, 255], as floats."""
     pad = (2, 3, 0, 0) if axis == 3 else (0, 0, 2, 3)
     padded = F.pad(frame, pad, mode="replicate")
     size = frame.shape[axis]
-    total = sum(tap * padded.narrow(axis, i, size) for i, tap in enumerate(_TAPS))
-    return torch.floor((total + 16) / 32).clamp(0, 255)
+    total = torch.full_like(frame, 16.0)  # half of the divisor: rounds to nearest
+    for i, tap in enumerate(_TAPS):
+        total += tap * padded.narrow(axis, i, size)
+    return torch.floor(total / 32).clamp(0, 255)
 
 
 def half_pel_planes(frame: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ class MotionSearch:
     def run(self, hints: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Returns the global vector `[B, 2]` and the field of vectors `[B, bh, bw, 2]`, both in half pixels.
 
-        The field differs from the global vector by at most REACH. `hints` are further fields to try, e.g. the last frame's.
+        The field differs from the global vector by at most REACH. `hints` are further fields to try: the last frame's.
         """
         still = torch.zeros(*self.grid, 2, dtype=torch.long, device=self.current.device)
         coarse = _coarse_search(self.current, self.planes[:, :, 0])

@@ -16,6 +16,9 @@ class FSQ(nn.Module):
     The order of the digits is part of every checkpoint and of every token file: it never changes.
     """
 
+    _levels: Tensor
+    _radix: Tensor
+
     def __init__(self, levels: tuple[int, ...]):
         super().__init__()
         if not levels or any(level < 2 for level in levels):
@@ -40,14 +43,11 @@ class FSQ(nn.Module):
     def forward(self, latents: Tensor, noise: bool = False) -> Tensor:
         """Codes `[B, d, ...]` in [-1, 1], with straight-through gradients.
 
-        `noise` adds uniform noise of one step instead of rounding: smoother gradients for a part of the training batches.
+        `noise` adds uniform noise of one step instead of rounding: smoother gradients for a part of the batches.
         """
         bounded = self.bound(latents)
-        if noise:
-            steps = bounded + torch.rand_like(bounded) - 0.5
-        else:
-            steps = bounded + (bounded.round() - bounded).detach()
-        return steps / self._half_width(latents)
+        change = torch.rand_like(bounded) - 0.5 if noise else (bounded.round() - bounded).detach()
+        return (bounded + change) / self._half_width(latents)
 
     def _half_width(self, like: Tensor) -> Tensor:
         return self._per_dimension(self._levels // 2, like).to(like.dtype)
@@ -59,7 +59,7 @@ class FSQ(nn.Module):
         return (digits * self._per_dimension(self._radix, codes)).sum(1)
 
     def indices_to_codes(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Indices `[B, ...]` in [0, codebook_size) -> codes `[B, d, ...]` in [-1, 1]. Exact inverse of codes_to_indices."""
+        """Indices `[B, ...]` in [0, codebook_size) -> codes `[B, d, ...]` in [-1, 1]; inverts codes_to_indices."""
         expanded = indices.unsqueeze(1)
         levels = self._levels.to(indices.device).view(1, -1, *[1] * (indices.ndim - 1))
         radix = self._radix.to(indices.device).view_as(levels)

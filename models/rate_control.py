@@ -109,7 +109,8 @@ def make_rate_control(
     least = (key_tokens + frames - 1) / frames
     if not income >= least:
         raise ValueError(
-            f"Invalid budget ({budget:g} tokens/s). At this size a key frame alone takes {key_tokens} tokens, so that this clip "
-            f"needs {math.ceil(least * frame_rate)} tokens/s or more; raise the budget or make the frames smaller."
+            f"Invalid budget ({budget:g} tokens/s). At this size a key frame alone takes {key_tokens} tokens, so that "
+            f"this clip needs {math.ceil(least * frame_rate)} tokens/s or more; raise the budget or make the frames "
+            "smaller."
         )
     return TokenBudget(income, key_tokens, length, gop)

@@ -1,9 +1,9 @@
-"""P8: the conditional residual codec. Given the motion-compensated last frame, it spends tokens only on the cells that need them.
+"""P8: the conditional residual codec. Given the motion-compensated last frame, it spends tokens where they are needed.
 
 The frame is coded conditionally, not as a difference: encoder and decoder both see the context, as in DCVC
-(Li et al., 2021, https://arxiv.org/abs/2109.15047). It is the key-frame tokenizer with a second eye: training starts from its
-weights, with the context's inputs at zero. One token of the key frame's alphabet describes one 8x8 cell; cells without a
-token keep the context's pixels, exactly.
+(Li et al., 2021, https://arxiv.org/abs/2109.15047). It is the key-frame tokenizer with a second eye: training starts
+from its weights, with the context's inputs at zero. One token of the key frame's alphabet describes one 8x8 cell; cells
+without a token keep the context's pixels, exactly.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,8 @@ class ResidualCodec(nn.Module):
     def decode(self, indices: Tensor, mask: Tensor, context: Tensor) -> Tensor:
         """Frames `[B, 3, H, W]` in [-1, 1], of which the cells in the mask bool `[B, h, w]` are what was coded.
 
-        What stands in `indices` outside the mask has no influence; the pixels outside are the caller's to take from the context.
+        What stands in `indices` outside the mask has no influence; the pixels outside are the caller's to take from the
+        context.
         """
         codes = self.quantizer.indices_to_codes(indices, self.to_latent.weight.dtype)
         return self._decode(codes, mask.unsqueeze(1).to(codes.dtype), context).clamp(-1, 1)

@@ -1,7 +1,8 @@
 """The token stream: a key frame in full, then motion and residual tokens only where the video changed.
 
-The loop is closed: the encoder predicts from what the decoder will have, and both get there by the same function on frames
-of the same shape, rounded to bytes after each step. So the quality that the encoder reports is what the decoder gives.
+The loop is closed: the encoder predicts from what the decoder will have, and both get there by the same function on
+frames of the same shape, rounded to bytes after each step. So the quality that the encoder reports is what the decoder
+gives.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..tokens.video_tokens import BLOCK, CELL, IFrame, PFrame, VideoTokens
 from .checkpoint import VideoTokenizer
 from .frame_decoder import FrameDecoder, pad_to_blocks, to_unit, visible
-from .frame_planner import Candidate, FramePlanner, cell_errors, key_candidate
+from .frame_planner import Candidate, FramePlanner, key_candidate
 from .rate_control import RateControl, make_rate_control
 
 CELL_SAMPLES = CELL * CELL * 3
@@ -30,7 +31,7 @@ class EncodeResult:
 
 
 class StreamEncoder:
-    """Encodes frames one after another under a rate control. Memory is a few frames, whatever the length of the clip."""
+    """Encodes frames one after another under a rate control. Memory is a few frames, however long the clip is."""
 
     def __init__(self, tokenizer: VideoTokenizer, rate: RateControl, *, max_gop: int = 48):
         if tokenizer.residual is None:
@@ -103,10 +104,10 @@ def encode_stream(
 ) -> EncodeResult:
     """Encodes frames as a stream of I- and P-frames.
 
-    chunks: uint8 `[T, H, W, 3]` each, all of one size. quality: dB that every frame should reach; budget: tokens a second,
-    at `frame_rate`; neither: as good as each key frame. length: frames to come, if known, so that a budget is met at the end
-    of a short clip too. check is called before each frame, progress with 1 after it, observe with the source and the decoded
-    frame, both uint8 `[1, H, W, 3]`.
+    chunks: uint8 `[T, H, W, 3]` each, all of one size. quality: dB that every frame should reach; budget: tokens a
+    second, at `frame_rate`; neither: as good as each key frame. length: frames to come, if known, so that a budget is
+    met at the end of a short clip too. check is called before each frame, progress with 1 after it, observe with the
+    source and the decoded frame, both uint8 `[1, H, W, 3]`.
     """
     encoder: StreamEncoder | None = None
     result = EncodeResult()

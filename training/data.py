@@ -1,8 +1,8 @@
 """Training clips as one file of uint8 frames, and random crops from it.
 
-`python -m tokenreel.training.data CLIP_OR_FOLDER ... --out clips.safetensors` decodes six runs of eight consecutive frames of
-each clip at most. Crops are augmented by scale (a 64-px crop is cut from 64 to 128 px of the source), flips, transposition,
-brightness and contrast; runs of frames also by direction of time and by frame skipping.
+`python -m tokenreel.training.data CLIP_OR_FOLDER ... --out clips.safetensors` decodes six runs of eight consecutive
+frames of each clip at most. Crops are augmented by scale (a 64-px crop is cut from 64 to 128 px of the source), flips,
+transposition, brightness and contrast; runs of frames also by direction of time and by frame skipping.
 """
 
 import argparse

@@ -1,7 +1,10 @@
-"""Trains I8, the per-frame tokenizer: `python -m tokenreel.training.image_tokenizer --pack clips.safetensors --minutes 60`.
+"""Trains I8, the per-frame tokenizer.
 
-One loop, paced by the clock: the learning rate and the crop size follow the share of the time budget that is spent, so the
-same command makes the best of ten minutes on a GPU or of an hour on two cores. Resumes from `--state` where it left off.
+`python -m tokenreel.training.image_tokenizer --pack clips.safetensors --minutes 60`
+
+One loop, paced by the clock: the learning rate and the crop size follow the share of the time budget that is spent, so
+the same command makes the best of ten minutes on a GPU or of an hour on two cores. Resumes from `--state` where it left
+off.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from .optimizer import Average, build_optimizers, learning_rate, load_state, sav
 
 
 def loss_of(output: Tensor, target: Tensor, spent: float) -> Tensor:
-    """L1 + MSE at first, then the mean over the crops of log MSE: the mean of per-frame PSNR, the figure that is reported.
+    """L1 + MSE at first, then the mean over the crops of log MSE too: the mean of per-frame PSNR is what is reported.
 
     `spent` is the share of the budget used, 0 to 1. Pixels are in [-1, 1].
     """
@@ -29,7 +32,7 @@ def loss_of(output: Tensor, target: Tensor, spent: float) -> Tensor:
 
 
 def crop_of(spent: float) -> tuple[int, int]:
-    """(crop side in pixels, crops a step): small and many at first, larger at the end, when long-range detail counts."""
+    """(crop side in pixels, crops a step): small and many at first, larger at the end, when long range counts."""
     return (64, 32) if spent < 0.75 else (128, 8)
 
 
@@ -37,7 +40,8 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     pack = ClipPack(args.pack)
-    model = ImageTokenizer(ImageTokenizerConfig()).to(device, memory_format=torch.channels_last)
+    model = ImageTokenizer(ImageTokenizerConfig())
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(model)
     optimizers = build_optimizers(model, args.lr)
     step, before = load_state(args.state, model, average, optimizers)

@@ -1,6 +1,7 @@
 """What the training loops share: optimizers, schedule, weight average, resumable state (safetensors, never pickle)."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,11 +25,12 @@ def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is orthogonalized: for hidden matrices and convolution kernels, seen as [out, in * k * k]."""
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nothing here evaluates the loss again
+        """One update; parameters without a gradient stay."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -44,11 +46,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def build_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.02) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices, AdamW for the first and last layers, norms and biases. Each group keeps its peak rate."""
+    """Muon for hidden matrices, AdamW for first and last layers, norms and biases; each group knows its peak rate."""
     hidden, rest = [], []
     for p in model.parameters():
         (hidden if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 64 else rest).append(p)
-    optimizers = [torch.optim.AdamW(rest, lr, betas=(0.9, 0.95), weight_decay=1e-3)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr, betas=(0.9, 0.95), weight_decay=1e-3)]
     if hidden and muon_lr:
         optimizers.append(Muon(hidden, muon_lr, weight_decay=0.01))
     elif hidden:
@@ -78,14 +80,17 @@ class Average:
             mine.lerp_(theirs, 1 - decay)
 
 
-def _named(optimizers: list[torch.optim.Optimizer]):
+def _named(optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
     for i, optimizer in enumerate(optimizers):
         for j, group in enumerate(optimizer.param_groups):
             for k, p in enumerate(group["params"]):
                 yield f"optimizer.{i}.{j}.{k}", optimizer, p
 
 
-def save_state(path: Path, model: nn.Module, average: Average, optimizers, step: int, seconds: float) -> None:
+def save_state(
+    path: Path, model: nn.Module, average: Average, optimizers: list[torch.optim.Optimizer], step: int, seconds: float
+) -> None:
+    """Writes what load_state needs to go on after `step` steps and `seconds` of the time budget."""
     tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.model.state_dict().items()}
     for name, optimizer, p in _named(optimizers):
@@ -96,12 +101,15 @@ def save_state(path: Path, model: nn.Module, average: Average, optimizers, step:
     unfinished.replace(path)
 
 
-def load_state(path: Path, model: nn.Module, average: Average, optimizers) -> tuple[int, float]:
+def load_state(
+    path: Path, model: nn.Module, average: Average, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
     """(steps done, seconds spent); (0, 0.0) where there is no state yet."""
     if not path.exists():
         return 0, 0.0
     with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        keys = list(file.keys())
+        tensors = {key: file.get_tensor(key) for key in keys}
         meta = file.metadata()
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     average.model.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})

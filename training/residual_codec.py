@@ -1,8 +1,11 @@
-"""Trains P8, the conditional residual codec: `python -m tokenreel.training.residual_codec --pack clips.safetensors --key i8.safetensors`.
+"""Trains P8, the conditional residual codec.
 
-Each step unrolls a short closed loop: the first frame goes through the finished key-frame tokenizer, the next frames are
-predicted by real motion search from what was reconstructed before, and coded where the prediction is bad. So the net
-meets the errors it will meet in use: blurred references, blocks with a wrong vector, uncovered ground, its own mistakes.
+`python -m tokenreel.training.residual_codec --pack clips.safetensors --key i8.safetensors`
+
+Each step unrolls a short closed loop: the first frame goes through the finished key-frame tokenizer, the next frames
+are predicted by real motion search from what was reconstructed before, and coded where the prediction is bad. So the
+net meets the errors it will meet in use: blurred references, blocks with a wrong vector, uncovered ground, its own
+mistakes.
 """
 
 import argparse
@@ -30,7 +33,7 @@ def to_unit(frames: Tensor) -> Tensor:
 
 
 def predict(current: Tensor, reference: Tensor, generator: torch.Generator) -> Tensor:
-    """Motion-compensated context in [-1, 1]; some blocks keep the global vector, as the encoder's budget will have it."""
+    """Motion-compensated context in [-1, 1]; some blocks keep the global vector, as they will under a budget."""
     planes = half_pel_planes(to_bytes(reference))
     search = MotionSearch(to_bytes(current), planes)
     vector, field = search.run()
@@ -71,7 +74,8 @@ def train(args: argparse.Namespace) -> None:
     key = (
         load_checkpoint(args.key, "image_tokenizer").to(device, memory_format=torch.channels_last).requires_grad_(False)
     )
-    model = ResidualCodec().to(device, memory_format=torch.channels_last)
+    model = ResidualCodec()
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.start_from(key)
     average = Average(model)
     optimizers = build_optimizers(model, args.lr, args.muon_lr)
@@ -112,7 +116,8 @@ def train(args: argparse.Namespace) -> None:
         step += 1
         if step % args.every == 0:
             level, gain = 6.02 - 10 * sum(levels) / len(levels), 10 * sum(gains) / len(gains)
-            levels.clear(), gains.clear()
+            levels.clear()
+            gains.clear()
             print(
                 f"step {step} {seconds:.0f} s {spent:.3f} coded cells {level:.2f} dB, {gain:+.2f} dB over context",
                 flush=True,
