@@ -213,6 +213,20 @@ def output_path(
         os.unlink(path)
 
 
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put `data` in the place of the file `path` at once: it is there as a whole, or stays as it was."""
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def temp_path(suffix: str) -> str:
     """A path in the temp folder that nobody else uses. The file is not made."""
     return os.path.join(temp_dir(), f"tokenreel-{uuid.uuid4().hex}{suffix}")

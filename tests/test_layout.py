@@ -11,11 +11,17 @@ import pytest
 import tokenreel
 
 ROOT = Path(tokenreel.__file__).parent
-OURS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks", "cli")
-EVERYTHING_BELOW = {"host", "models", "tokens", "video"}
+FOLDERS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks")
+FILES = ("stations", "demo", "demo_report", "commands", "cli")  # beside __init__.py, from the lowest to the highest
+OURS = (*FOLDERS, *FILES)
+EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations"}
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
-    "cli": EVERYTHING_BELOW,
+    "cli": {"commands", "benchmarks", "host"},
+    "commands": EVERYTHING_BELOW | {"demo", "benchmarks", "nodes"},  # nodes: `run` lists them
+    "demo": EVERYTHING_BELOW | {"demo_report"},
+    "demo_report": EVERYTHING_BELOW,
+    "stations": {"models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,
     "host": {"video", "tokens"},
@@ -51,7 +57,7 @@ OPTIONAL = {"matplotlib"}  # [plots]; imported where it is needed
 TOKENS_MAY_USE = {"numpy"}
 
 SOURCES = sorted(
-    path for name in OURS for path in ([ROOT / f"{name}.py"] if name == "cli" else (ROOT / name).rglob("*.py"))
+    path for name in OURS for path in ([ROOT / f"{name}.py"] if name in FILES else (ROOT / name).rglob("*.py"))
 )
 SOURCES = [ROOT / "__init__.py", *(path for path in SOURCES if path.exists())]
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

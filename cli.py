@@ -1,0 +1,265 @@
+"""`tokenreel`, the command line: arguments, messages and exit codes. The work is done by the functions nodes call too.
+
+Exit codes: 0 done; 1 refused or failed, with one line on stderr; 2 wrong usage; 130 interrupted. With `--json` stdout
+is exactly one object, and everything else is on stderr. An output appears whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import __version__, commands
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+Add = Callable[..., argparse.ArgumentParser]
+
+
+# -- arguments
+
+
+def _number(kind: Callable[[str], float], least: float, what: str, above: bool = False) -> Callable[[str], Any]:
+    """A parser of numbers from `least` up (or above it); argparse prints its complaint and exits with 2."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (value > least if above else value >= least) or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+_COUNT = _number(int, 1, "a whole number of 1 or more")
+_SIDE = _number(int, 2, "a whole number of pixels, 2 or more")
+_AMOUNT = _number(float, 0, "a number above 0", above=True)
+
+
+def _add_run(add: Add) -> None:
+    parser = add("run", commands.run, "run an API-format workflow, here or on ComfyUI servers")
+    parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow exported with Workflow > Export (API)")
+    parser.add_argument(
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        action="append",
+        default=[],
+        help="override an input; NODE is an id, or a title or class that only one node has; may be repeated",
+    )
+    parser.add_argument("--input", metavar="DIR", default=".", help="where the workflow's files are (here)")
+    parser.add_argument("--output", metavar="DIR", default="output", help="where results go (output)")
+    parser.add_argument(
+        "--on",
+        metavar="TARGET",
+        nargs="+",
+        default=["standalone"],
+        help="standalone: in this process (default); comfyui: the ComfyUI on this machine; or http://HOST:PORT. "
+        "With several, each one runs it and has its own folder below the output",
+    )
+
+
+def _add_demo(add: Add) -> None:
+    parser = add("demo", commands.demo, "run a clip through the pack and write a report about it")
+    parser.add_argument("video", metavar="VIDEO", nargs="?", help="a clip of yours (default: a reel drawn by numbers)")
+    parser.add_argument("--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)")
+    parser.add_argument("--seconds", type=_AMOUNT, default=4.0, metavar="N", help="use at most so much of VIDEO (4)")
+
+
+def _add_sample(add: Add) -> None:
+    parser = add("sample", commands.sample, "keep the frames that matter, and the timeline to bring the rest back")
+    parser.add_argument("video", metavar="VIDEO")
+    parser.add_argument("output", metavar="OUT.mp4")
+    parser.add_argument("--policy", choices=("motion", "uniform"), default="motion", help="what decides (motion)")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--frames", type=_COUNT, metavar="N", help="how many frames to keep")
+    amount.add_argument("--fps", type=_AMOUNT, metavar="R", help="how many to keep per second, on average")
+    parser.add_argument("--timeline", metavar="T.json", help="write the timeline of the kept frames here")
+
+
+def _add_encode(add: Add) -> None:
+    parser = add("encode", commands.encode, "encode a video to tokens")
+    parser.add_argument("video", metavar="VIDEO")
+    parser.add_argument("output", metavar="OUT.tokens")
+    parser.add_argument(
+        "--mode",
+        choices=("stream", "frames"),
+        default="stream",
+        help="stream: key frames, then motion and residual where the picture changed (default); "
+        "frames: every frame for itself",
+    )
+    knob = parser.add_mutually_exclusive_group()
+    knob.add_argument("--quality", type=_AMOUNT, metavar="DB", help="PSNR that every frame of a stream should reach")
+    knob.add_argument("--budget", type=_AMOUNT, metavar="TOKENS_PER_SECOND", help="what a stream may spend")
+    parser.add_argument("--size", type=_SIDE, metavar="S", help="scale the short side to S pixels")
+    parser.add_argument("--crop", action="store_true", help="cut to the centre square")
+    parser.add_argument("--max-frames", type=_COUNT, metavar="N", help="encode the first N frames only")
+    parser.add_argument(
+        "--max-gop", type=_COUNT, default=48, metavar="N", help="frames between key frames at most (48)"
+    )
+    _add_tokenizer(parser)
+
+
+def _add_decode(add: Add) -> None:
+    parser = add("decode", commands.decode, "decode tokens to a video")
+    parser.add_argument("tokens", metavar="FILE.tokens")
+    parser.add_argument("output", metavar="OUT.mp4")
+    parser.add_argument("--lossless", action="store_true", help="keep the decoded RGB exactly, for measuring")
+    _add_tokenizer(parser)
+
+
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokenizer", metavar="FILE", help="weights (.safetensors) in place of those that come along")
+
+
+def _add_info(add: Add) -> None:
+    add("info", commands.info, "say what a token file holds").add_argument("tokens", metavar="FILE.tokens")
+
+
+def _add_measure(add: Add) -> None:
+    parser = add("measure", commands.measure, "PSNR and SSIM of a video against a reference")
+    parser.add_argument("reference", metavar="REFERENCE")
+    parser.add_argument("video", metavar="VIDEO")
+
+
+def _add_bench(add: Add) -> None:
+    from .benchmarks.arguments import add_arguments
+
+    parser = add("bench", commands.bench, "measure the pack on clips of yours")
+    add_arguments(parser)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of all commands. Loads neither torch nor PyAV."""
+    parser = argparse.ArgumentParser(
+        prog="tokenreel", description="Token-efficient video: spend tokens where the video changes, nowhere else."
+    )
+    parser.add_argument("--version", action="version", version=f"tokenreel {__version__}")
+    group = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, function: Callable[..., Any], text: str) -> argparse.ArgumentParser:
+        command = group.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        if name != "bench":  # there it takes a file
+            command.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        command.set_defaults(function=function)
+        return command
+
+    for add_command in (
+        _add_run,
+        _add_demo,
+        _add_sample,
+        _add_encode,
+        _add_decode,
+        _add_info,
+        _add_measure,
+        _add_bench,
+    ):
+        add_command(add)
+    return parser
+
+
+# -- messages
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for what JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _show(facts: dict[str, Any]) -> None:
+    """Facts for people: one line each, long lists by their length."""
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{name} {_short(item)}" for name, item in value.items() if item)
+        elif isinstance(value, (list, tuple)) and len(value) > 16:
+            value = f"{', '.join(map(str, value[:12]))} ... {value[-1]} ({len(value)})"
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value))
+        print(f"{key.replace('_', ' '):18} {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _failure(error: BaseException) -> str:
+    """One line on what went wrong."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"The module {error.name!r} is missing. Install what TokenReel needs: pip install 'tokenreel[headless]'."
+    if isinstance(error, MemoryError):
+        return "Out of memory. Use smaller frames (--size) or fewer of them (--max-frames)."
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {os.fspath(error.filename)!r}" if error.filename else ""
+        return f"Cannot use{where or ' a file'}: {error.strerror}. Check the path and its permissions."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.command == "bench":
+        print(facts["table"])
+    elif args.json:
+        print(json.dumps(_finite(facts), allow_nan=False))
+    elif args.command == "run":
+        for result in facts["results"]:
+            for text in result["texts"].values():
+                print(text)
+            print(*result["files"], sep="\n")
+    else:
+        _show({key: value for key, value in facts.items() if value not in ("", None)})
+
+
+def _call(args: argparse.Namespace) -> None:
+    from .host import resources
+
+    with resources.cancellable():
+        facts = args.function(args, _note)
+    _print({**facts, "peak_rss_bytes": resources.peak_memory()}, args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Wrong usage raises SystemExit(2), as argparse does."""
+    from .host.resources import Cancelled
+
+    args = build_parser().parse_args(argv)
+    try:
+        _call(args)
+    except (Cancelled, KeyboardInterrupt):
+        _note(f"tokenreel {args.command}: interrupted; nothing unfinished was left.")
+        return INTERRUPTED
+    except (ValueError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
+        if isinstance(error, RuntimeError) and not _expected(error):
+            raise
+        _note(f"tokenreel {args.command}: {_failure(error)}")
+        return FAILED
+    return DONE
+
+
+def _expected(error: RuntimeError) -> bool:
+    """Whether this is one of ours that explains itself; any other is a fault of the program, and shows where."""
+    from .host.client import ServerError
+    from .host.resources import OutOfMemoryError, is_out_of_memory
+    from .host.runner import NodeError
+
+    return isinstance(error, (NodeError, ServerError, OutOfMemoryError)) or is_out_of_memory(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

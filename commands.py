@@ -1,0 +1,250 @@
+"""What the commands do: arguments in, facts out, by the keys of `--json`. Nothing is printed here.
+
+All outputs are checked before any work begins, and appear when they are whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .host.runner import NodeEvent
+    from .models.checkpoint import VideoTokenizer
+    from .tokens.video_tokens import VideoTokens
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # what VideoWriter writes; repeated, so that --help loads no PyAV
+COMFYUI = "http://127.0.0.1:8188"  # where a ComfyUI on this machine listens unless told otherwise
+
+Facts = dict[str, Any]
+Tell = Callable[[str], None]
+"""Takes a line for the person at the screen."""
+
+
+def _output(path: str, suffixes: Sequence[str], *inputs: str) -> str:
+    """The absolute path of an output, after everything that can be known beforehand has been checked."""
+    target = os.path.abspath(path)
+    if not target.lower().endswith(tuple(suffixes)):
+        raise ValueError(f"Cannot write {path!r}: its suffix is none of {', '.join(suffixes)}. Give it one of them.")
+    _check_parent(path)
+    if os.path.isdir(target):
+        raise ValueError(f"Cannot write {path!r}: it is a folder. Give a file name inside it.")
+    for source in inputs:
+        if os.path.realpath(source) == os.path.realpath(target) or (
+            os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target)
+        ):
+            raise ValueError(f"Cannot write {path!r}: it is the input. Give the output another name.")
+    return target
+
+
+def _check_parent(path: str) -> None:
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        raise ValueError(f"Cannot write {path!r}: the folder {parent!r} does not exist. Create it first.")
+
+
+def _tokenizer(path: str | None) -> VideoTokenizer:
+    from .host import resources
+    from .models.checkpoint import load_tokenizer
+
+    return load_tokenizer(Path(path) if path else None).to(resources.device())
+
+
+def _tokenizer_of(tokens: VideoTokens, path: str | None) -> VideoTokenizer:
+    """The tokenizer that made `tokens`: the file at `path`, or one of those that come along, found by its digest."""
+    from .models.checkpoint import file_digest, list_tokenizers
+    from .models.stream_codec import check_match
+
+    shipped = list_tokenizers()
+    found = path or next((str(file) for file in shipped.values() if file_digest(file) == tokens.digest), None)
+    if found is None:
+        raise ValueError(
+            f"These tokens were made by tokenizer {tokens.tokenizer!r} ({tokens.digest[:12]}), which does not come "
+            f"along ({', '.join(shipped)} does). Give its weights with --tokenizer FILE."
+        )
+    tokenizer = _tokenizer(found)
+    check_match(tokens, tokenizer)
+    return tokenizer
+
+
+# -- commands
+
+
+def encode(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A video to a token file."""
+    from .host import resources
+    from .stations import encode_clip
+    from .tokens.bitstream import write_tokens
+    from .video.clips import VideoClip
+
+    target = _output(args.output, (".tokens",), args.video)
+    clip = VideoClip(os.path.abspath(args.video), size=args.size, crop=args.crop, max_frames=args.max_frames)
+    with clip, resources.progress(clip.length, "encode") as bar:
+        encoded = encode_clip(
+            clip,
+            _tokenizer(args.tokenizer),
+            mode=args.mode,
+            quality=args.quality,
+            budget=args.budget,
+            max_gop=args.max_gop,
+            check=resources.check_cancelled,
+            progress=bar.update,
+        )
+    for warning in clip.reader.warnings:
+        tell(f"note: {args.video}: {warning}")
+    return {**encoded.report, "file_bytes": write_tokens(target, encoded.tokens)}
+
+
+def decode(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A token file to a video, with the time stamps of the source."""
+    from .host import resources
+    from .stations import decode_to_file
+    from .tokens.accounting import report
+    from .tokens.bitstream import read_tokens
+
+    target = _output(args.output, VIDEO_SUFFIXES, args.tokens)
+    tokens = read_tokens(os.path.abspath(args.tokens))
+    tokenizer = _tokenizer_of(tokens, args.tokenizer)
+    with resources.progress(len(tokens.frames), "decode") as bar:
+        written = decode_to_file(
+            tokens,
+            tokenizer,
+            target,
+            lossless=args.lossless,
+            check=resources.check_cancelled,
+            progress=bar.update,
+        )
+    return {**report(tokens), **written, "file_bytes": os.path.getsize(target)}
+
+
+def info(args: argparse.Namespace, tell: Tell) -> Facts:
+    """What a token file holds. No weights are loaded."""
+    from .tokens.accounting import report
+    from .tokens.bitstream import read_tokens
+
+    started = time.monotonic()
+    tokens = read_tokens(os.path.abspath(args.tokens))
+    return {
+        **report(tokens, file_bytes=os.path.getsize(args.tokens)),
+        "key_frames": len(tokens.gops),
+        "tokenizer": tokens.tokenizer,
+        "tokenizer_sha256": tokens.digest,
+        "codec": tokens.codec,
+        "codec_sha256": tokens.codec_digest,
+        "levels": list(tokens.levels),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def measure(args: argparse.Namespace, tell: Tell) -> Facts:
+    """How close a video is to a reference, which is brought to its size."""
+    from .host import resources
+    from .stations import measure_files
+
+    with resources.progress(None, "measure") as bar:
+        facts = measure_files(
+            os.path.abspath(args.reference),
+            os.path.abspath(args.video),
+            check=resources.check_cancelled,
+            progress=bar.update,
+        )
+    if facts["reference_scaled"]:
+        before, after = "x".join(map(str, facts["reference_size"])), f"{facts['width']}x{facts['height']}"
+        tell(f"note: {args.reference}: scaled from {before} to {after}, the size of the other")
+    if facts["frames_left_out"]:
+        tell(f"note: one of the videos has {facts['frames_left_out']} more frames; they are left out")
+    return facts
+
+
+def sample(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A video of the kept frames only, each shown until the next one."""
+    from .host import files, resources
+    from .stations import sample_frames, write_sample
+
+    started = time.monotonic()
+    target = _output(args.output, VIDEO_SUFFIXES, args.video)
+    listing = _output(args.timeline, (".json",), args.video, target) if args.timeline else None
+    source, check = os.path.abspath(args.video), resources.check_cancelled
+    with resources.progress(None, "look") as bar:
+        timeline, _ = sample_frames(
+            source, policy=args.policy, frames=args.frames, fps=args.fps, check=check, progress=bar.update
+        )
+    with resources.progress(len(timeline.source_pts), "write") as bar:
+        write_sample(source, timeline, target, check=check, progress=bar.update)
+    if listing:
+        files.write_whole(listing, f"{timeline.to_json()}\n".encode())
+    from .video.reader import VideoReader
+
+    with VideoReader(target) as reader:
+        width, height = reader.info.width, reader.info.height
+    return {
+        "frames": len(timeline.kept),
+        "source_frames": len(timeline.source_pts),
+        "width": width,
+        "height": height,
+        "frame_rate": float(len(timeline.kept) / timeline.duration),
+        "duration": float(timeline.duration),
+        "kept": list(timeline.kept),
+        "file_bytes": os.path.getsize(target),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def run(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A workflow on each target in turn."""
+    from .host.client import run_on_server
+    from .host.runner import run_workflow
+    from .host.workflow import load_workflow
+
+    started = time.monotonic()
+    _check_parent(args.output)
+    workflow, nodes = load_workflow(args.workflow), _node_classes()
+    results = []
+    for target in args.on:
+        address = COMFYUI if target == "comfyui" else target
+        folder = args.output if len(args.on) == 1 else os.path.join(args.output, _folder_name(target))
+        common: Facts = {"overrides": args.set, "input_dir": args.input, "output_dir": folder}
+        if target == "standalone":
+            result = run_workflow(workflow, nodes, **common, on_node=lambda event: _tell_node(event, tell))
+        else:
+            result = run_on_server(workflow, address, nodes, **common, on_status=tell)
+        results.append({"on": target, "files": [str(path) for path in result.files], "texts": result.texts})
+    return {"results": results, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _node_classes() -> Facts:
+    import asyncio
+
+    from .nodes import TokenReelExtension
+
+    classes = asyncio.run(TokenReelExtension().get_node_list())
+    return {cls.GET_SCHEMA().node_id: cls for cls in classes}
+
+
+def _folder_name(target: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in target.partition("://")[2] or target)
+
+
+def _tell_node(event: NodeEvent, tell: Tell) -> None:
+    if event.seconds is not None:
+        how = "as before" if event.cached else f"{event.seconds:.1f} s"
+        tell(f"[{event.index + 1}/{event.total}] {event.display_name}: {how}")
+
+
+def demo(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A clip through the pack, and a report about it."""
+    from .demo import run_demo
+
+    _check_parent(args.output)
+    return run_demo(args.output, args.video, seconds=args.seconds, tell=tell)
+
+
+def bench(args: argparse.Namespace, tell: Tell) -> Facts:
+    """Benchmarks by name; results go to the JSON file that is named, as far as one is."""
+    from .benchmarks.arguments import run_benchmarks
+
+    return run_benchmarks(args, tell)
