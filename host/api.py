@@ -76,5 +76,6 @@ def _lacks_newer(schema: type, socket: Any) -> bool:
     return not known >= _NEWER
 
 
-if IS_COMFYUI and _lacks_newer(io.Schema, io.Image):
+# not for the type checker: to it, `io` stays a module
+if not TYPE_CHECKING and IS_COMFYUI and _lacks_newer(io.Schema, io.Image):
     io = OlderIO(io)

@@ -30,6 +30,8 @@ GRID: Colour = (58, 61, 68)
 _TEXT_SIZE = 14  # pixels
 _LINE = 22  # pixels that a line of text takes
 _MARGIN = 12  # pixels
+_GAP = 8  # pixels between panels
+_SHEET = 1048  # pixels that a sheet is wide inside: four panels of 256
 _LABELS = 52  # pixels left of a plot
 _SHADE = 0.65  # brightness of the grey picture under the colours
 _COVER = 0.6  # opacity of the colours
@@ -69,7 +71,7 @@ def captioned(frame: np.ndarray, caption: str) -> np.ndarray:
     return np.concatenate([frame, np.asarray(strip)])
 
 
-def tiled(panels: Sequence[np.ndarray], columns: int, *, gap: int = 8) -> np.ndarray:
+def tiled(panels: Sequence[np.ndarray], columns: int, *, gap: int = _GAP) -> np.ndarray:
     """Panels of one size, uint8 `[h, w, 3]`, in rows of `columns`."""
     if not panels or columns < 1:
         raise ValueError(f"Invalid sheet of {len(panels)} panels in {columns} columns. Both are at least 1.")
@@ -108,10 +110,13 @@ def heading(text: str, width: int) -> np.ndarray:
 
 def heat_key(width: int) -> np.ndarray:
     """What the colours of `heat_overlay` mean, as one line `width` pixels wide."""
-    names = [str(count) for count in range(len(HEAT))] + [f"{len(HEAT)} or more"]
+    names = [*(str(count) for count in range(1, len(HEAT))), f"{len(HEAT)} or more"]
     base = round(128 * _SHADE)
-    shades = [tuple(round(base * (1 - _COVER) + part * _COVER) for part in colour) for colour in HEAT]
-    return _key("tokens in a block of 16x16 pixels:", dict(zip(names, [(base,) * 3, *shades], strict=True)), width)
+    colours: dict[str, Colour] = {"0": (base, base, base)}
+    for name, (red, green, blue) in zip(names, HEAT, strict=True):
+        # as they look over a medium grey
+        colours[name] = (_covered(base, red), _covered(base, green), _covered(base, blue))
+    return _key("tokens in a block of 16x16 pixels:", colours, width)
 
 
 def bar_chart(series: Mapping[str, Sequence[float]], *, title: str, width: int = 960, height: int = 180) -> np.ndarray:
@@ -165,6 +170,27 @@ def line_plot(values: Sequence[float], *, title: str, unit: str, width: int = 96
     return np.concatenate([heading(label, width), np.asarray(picture)])
 
 
+def heat_sheet(
+    panels: Sequence[np.ndarray], captions: Sequence[str], *, title: str, series: Mapping[str, Sequence[float]]
+) -> np.ndarray:
+    """One picture: the title, the panels with their captions, what their colours mean, and `series` as a bar chart.
+
+    panels: uint8 `[H, W, 3]` of one size, from `heat_overlay`. series: tokens of each frame by kind.
+    """
+    H, W, _ = panels[0].shape
+    columns = min(len(panels), 4 if 2 * W > H else 6)
+    width = min(_SHEET // 2, (_SHEET - _GAP * (columns - 1)) // columns)
+    labelled = [captioned(scaled(each, width), text) for each, text in zip(panels, captions, strict=True)]
+    return stacked(
+        [
+            heading(title, _SHEET),
+            tiled(labelled, columns, gap=_GAP),
+            heat_key(_SHEET),
+            bar_chart(series, title="tokens of each frame:", width=_SHEET),
+        ]
+    )
+
+
 def _axes(
     width: int, height: int, low: float, high: float, frames: int
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float]]:
@@ -182,6 +208,10 @@ def _axes(
     if frames > 1:
         draw.text((right, bottom + 4), f"{frames - 1}", fill=FAINT, font=_font(), anchor="ra")
     return picture, draw, (left, top, right, bottom)
+
+
+def _covered(under: float, colour: float) -> int:
+    return round(under * (1 - _COVER) + colour * _COVER)
 
 
 def _key(title: str, colours: Mapping[str, Colour], width: int) -> np.ndarray:

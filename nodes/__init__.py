@@ -1,0 +1,37 @@
+"""What ComfyUI sees: the extension with the nodes in menu order."""
+
+from ..host.api import ComfyExtension, io
+from ..host.files import register_model_folders
+from .inspecting import InspectTokens
+from .measuring import MeasureQuality
+from .residual import EncodeResidual
+from .sampling import SampleFrames
+from .storing import LoadTokens, SaveTokens
+from .tokenizing import DecodeTokens, EncodeVideo, LoadTokenizer
+
+__all__ = ["NODES", "TokenReelExtension"]
+
+NODES: list[type[io.ComfyNode]] = [
+    SampleFrames,
+    LoadTokenizer,
+    EncodeVideo,
+    EncodeResidual,
+    DecodeTokens,
+    SaveTokens,
+    LoadTokens,
+    InspectTokens,
+    MeasureQuality,
+]
+
+
+class TokenReelExtension(ComfyExtension):
+    """The pack, as ComfyUI and the embedded host ask for it."""
+
+    async def on_load(self) -> None:
+        """Make the folder for tokenizers known."""
+        register_model_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The nodes in menu order."""
+        register_model_folders()  # ComfyUI 0.3.64 does not call on_load
+        return list(NODES)

@@ -1,0 +1,137 @@
+"""Where tokens went: Inspect Video Tokens."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..host import resources
+from ..host.api import io, ui
+from ..models.stream_codec import decode_stream
+from ..stations import matched
+from ..tokens.accounting import KINDS, block_costs, count, count_frame, report
+from ..tokens.video_tokens import BLOCK, IFrame, VideoTokens
+from ..video.drawing import heat_overlay, heat_sheet
+from . import types
+from .reports import describe_tokens
+from .sources import clip_sockets, open_clip, to_images
+
+_PLAIN = 128  # grey level to draw on when there is no picture
+_PANELS = 12  # on the overview
+
+
+class InspectTokens(io.ComfyNode):
+    """A heat map."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TokenReel_InspectTokens",
+            display_name="Inspect Video Tokens",
+            category="video/tokens",
+            description="Shows where tokens went: the frames in grey, blocks that took tokens in colour, and the "
+            "tokens of every frame as bars. Connect the clip, or the tokenizer, to see the picture under the colours.",
+            search_aliases=["heat map", "visualize tokens", "token count", "bitrate", "bpp", "tokens info"],
+            is_output_node=True,
+            inputs=[
+                types.VideoTokens.Input("tokens", tooltip="The tokens to look at."),
+                *clip_sockets(),
+                types.VideoTokenizer.Input(
+                    "tokenizer",
+                    optional=True,
+                    tooltip="Draws on the decoded frames, if neither video nor images is connected.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=_PANELS,
+                    min=0,
+                    max=100_000,
+                    tooltip="How many frames are drawn, evenly spread from the first to the last. 0 draws all. "
+                    "They take 12 bytes a pixel in memory.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="heat_map",
+                    tooltip="The drawn frames at the size of the clip; with frames at 0 they make a video.",
+                ),
+                io.Image.Output(
+                    display_name="overview",
+                    tooltip=f"One picture with up to {_PANELS} of them, what the colours mean, and tokens per frame.",
+                ),
+                io.String.Output(display_name="report", tooltip="What was spent on what."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, tokens: Any, frames: int, video: Any = None, images: Any = None, tokenizer: Any = None
+    ) -> io.NodeOutput:
+        total = len(tokens.frames)
+        indices = spread(total, frames or total)
+        drawn = []
+        with resources.progress(len(indices), "draw") as bar:
+            pictures = _pictures(tokens, indices, video, images, tokenizer)
+            for index, picture in zip(indices, pictures, strict=True):
+                drawn.append(heat_overlay(picture, block_costs(tokens.frames[index]), block=BLOCK)[np.newaxis])
+                bar.update()
+        overview = to_images([draw_overview(tokens, indices, drawn)[np.newaxis]])
+        text = describe_tokens(report(tokens))
+        shown = {**ui.PreviewImage(overview, cls=cls).as_dict(), "text": (text,)}
+        return io.NodeOutput(to_images(drawn), overview, text, ui=shown)
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """`wanted` of `total` frame indices, or all, from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int)).tolist()
+
+
+def draw_overview(tokens: VideoTokens, indices: list[int], drawn: list[np.ndarray]) -> np.ndarray:
+    """One picture of up to `_PANELS` of the drawn frames, uint8 `[1, H, W, 3]` each, and the tokens of every frame."""
+    counted, keys = count(tokens), sum(isinstance(frame, IFrame) for frame in tokens.frames)
+    panels, captions = [], []
+    for place in spread(len(indices), _PANELS):
+        index = indices[place]
+        kind = "key" if isinstance(tokens.frames[index], IFrame) else "P"
+        panels.append(drawn[place][0])
+        captions.append(f"{index} {kind}: {counted.per_frame[index]:,} tokens")
+    kinds = [count_frame(frame) for frame in tokens.frames]
+    series = {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
+    title = (
+        f"{counted.tokens:,} tokens in {len(tokens.frames)} frames, {float(counted.tokens / tokens.duration):,.0f} a second\n"
+        f"{keys} key frames, {len(tokens.frames) - keys} predicted; {tokens.width} x {tokens.height} pixels, "
+        f"{report(tokens)['bits_per_pixel']:.4f} bits a pixel"
+    )
+    return heat_sheet(panels, captions, title=title, series=series)
+
+
+def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, tokenizer: Any) -> Iterator[np.ndarray]:
+    """The frames to draw on, uint8 `[H, W, 3]`, of the size of the tokens."""
+    wanted = set(indices)
+    if video is None and images is None:
+        yield from _decoded(tokens, wanted, tokenizer) if tokenizer else _plain(tokens, len(indices))
+        return
+    seen = 0
+    with open_clip(video, images) as clip:
+        for chunk in clip.chunks():
+            resources.check_cancelled()
+            for frame in chunk.frames:
+                if seen in wanted:
+                    yield matched(frame[np.newaxis], tokens.width, tokens.height)[0]
+                seen += 1
+    if seen <= max(indices):
+        raise ValueError(f"The clip has {seen} frames, the tokens {len(tokens.frames)}. Connect the encoded clip.")
+
+
+def _decoded(tokens: VideoTokens, wanted: set[int], tokenizer: Any) -> Iterator[np.ndarray]:
+    with torch.inference_mode():
+        for index, frame in enumerate(decode_stream(tokens, tokenizer, stop=max(wanted) + 1)):
+            resources.check_cancelled()
+            if index in wanted:
+                yield frame
+
+
+def _plain(tokens: VideoTokens, frames: int) -> Iterator[np.ndarray]:
+    for _ in range(frames):
+        yield np.full((tokens.height, tokens.width, 3), _PLAIN, dtype=np.uint8)

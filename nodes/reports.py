@@ -1,0 +1,49 @@
+"""What nodes say about their work, as short plain text."""
+
+from typing import Any
+
+_KINDS = {
+    "key": "key frames",
+    "header": "frame headers",
+    "skip_run": "runs of skipped blocks",
+    "motion": "motion",
+    "residual": "residual",
+    "intra": "intra blocks",
+}
+
+
+def describe_tokens(facts: dict[str, Any]) -> str:
+    """Lines on a clip of tokens from what `tokens.accounting.report` gives."""
+    lines = [
+        f"{facts['frames']} frames, {facts['width']} x {facts['height']}, {facts['frame_rate']:.3f} fps, "
+        f"{facts['duration']:.2f} s",
+        f"{facts['tokens']:,} tokens, {facts['tokens_per_second']:,.0f} a second",
+        f"{facts['bits']:,} bits, {facts['bits_per_pixel']:.4f} bits a pixel",
+    ]
+    for kind, count in facts["tokens_by_kind"].items():
+        if count:
+            lines.append(f"  {_KINDS[kind]}: {count:,} ({count / facts['tokens']:.1%})")
+    if "file_bytes" in facts:
+        lines.append(f"{facts['file_bytes']:,} bytes on disk")
+    return "\n".join(lines)
+
+
+def describe_encoding(facts: dict[str, Any]) -> str:
+    """`describe_tokens`, and how good the decoded frames are against those that were encoded."""
+    quality = f"{facts['psnr']:.2f} dB PSNR, {facts['ssim']:.4f} SSIM of the decoded frames against what was encoded"
+    return f"{describe_tokens(facts)}\n{quality}\nencoded in {facts['seconds']:.1f} s"
+
+
+def describe_quality(facts: dict[str, Any]) -> str:
+    """Lines on a comparison from what `stations.measure_files` gives."""
+    lines = [
+        f"{facts['frames']} frames compared at {facts['width']} x {facts['height']}",
+        f"PSNR {facts['psnr']:.2f} dB mean, {facts['psnr_median']:.2f} median, {facts['psnr_min']:.2f} worst frame",
+        f"SSIM {facts['ssim']:.4f} mean, {facts['ssim_min']:.4f} worst frame",
+    ]
+    if facts["reference_scaled"]:
+        width, height = facts["reference_size"]
+        lines.append(f"The reference is {width} x {height}: it was scaled to the size of the other.")
+    if facts["frames_left_out"]:
+        lines.append(f"{facts['frames_left_out']} frames at the end of the longer one have no counterpart.")
+    return "\n".join(lines)
