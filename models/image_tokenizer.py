@@ -42,8 +42,8 @@ class ImageTokenizerConfig:
         for field in fields(self):
             value, several = getattr(self, field.name), isinstance(field.default, tuple)
             numbers = value if several and isinstance(value, tuple) else (value,)
-            short = several and field.name != "levels" and len(numbers) != 2
-            if short or not numbers or not all(type(n) is int and 1 <= n <= LARGEST for n in numbers):
+            fits = isinstance(value, tuple) == several and (not several or field.name == "levels" or len(value) == 2)
+            if not fits or not numbers or not all(type(n) is int and 1 <= n <= LARGEST for n in numbers):
                 raise ValueError(
                     f"Invalid {field.name} ({value!r:.60}). Supported are whole numbers from 1 to {LARGEST}."
                 )

@@ -80,3 +80,69 @@ def _random_tokens(
 def random_tokens():
     """Makes VideoTokens from a seed: `random_tokens(3, width=64, height=48, frames=5)`."""
     return _random_tokens
+
+
+def _tiny_networks(levels=(4, 3), seed=0):
+    """A random ImageTokenizer and ResidualCodec of a few channels, in which no weight is zero."""
+    import torch
+    from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+    from tokenreel.models.residual_codec import ResidualCodec, ResidualCodecConfig
+
+    shape = {
+        "levels": levels,
+        "encoder_widths": (8, 16),
+        "encoder_blocks": (1, 1),
+        "decoder_widths": (8, 16),
+        "decoder_blocks": (1, 2),
+        "heads": 2,
+        "window": 4,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image = ImageTokenizer(ImageTokenizerConfig(**shape))
+        residual = ResidualCodec(ResidualCodecConfig(**shape, context_widths=(8, 8)))
+        for network in (image, residual):
+            for weight in network.parameters():
+                if weight.ndim > 1:  # residual branches begin at zero: give every layer a say
+                    torch.nn.init.normal_(weight, std=1.5 * weight[0].numel() ** -0.5)
+    return image.eval(), residual.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A VideoTokenizer of tiny random networks: right in every shape, and no judge of pictures."""
+    from tokenreel.models.checkpoint import VideoTokenizer
+
+    image, residual = _tiny_networks()
+    return VideoTokenizer(image, residual, "tiny", "1" * 64, "tiny-residual", "2" * 64)
+
+
+@pytest.fixture(scope="session")
+def trained_tokenizer():
+    """The shipped tokenizer; the test is skipped in a checkout without weights."""
+    from tokenreel.models.checkpoint import list_tokenizers, load_tokenizer
+
+    if not list_tokenizers():
+        pytest.skip("no weights in models/weights")
+    return load_tokenizer()
+
+
+def _texture(height, width, seed=0):
+    """uint8 `[height, width, 3]`: noise on several scales, so that every block looks different and motion is plain."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((height, width, 3))
+    for cell, strength in ((32, 60.0), (8, 40.0), (3, 20.0)):
+        coarse = rng.standard_normal((height // cell + 2, width // cell + 2, 3))
+        y, x = np.arange(height) / cell, np.arange(width) / cell
+        fy, fx = (y % 1)[:, None, None], (x % 1)[None, :, None]
+        i, j = np.ix_(y.astype(int), x.astype(int))
+        top = coarse[i, j] * (1 - fx) + coarse[i, j + 1] * fx
+        bottom = coarse[i + 1, j] * (1 - fx) + coarse[i + 1, j + 1] * fx
+        picture += strength * (top * (1 - fy) + bottom * fy)
+    return np.clip(np.rint(picture + 128), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def texture():
+    """Makes a picture full of detail: `texture(height, width, seed)` -> uint8 `[height, width, 3]`."""
+    return _texture
