@@ -16,12 +16,14 @@ HEAT: tuple[Colour, ...] = ((101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 
 """Of blocks with 1, 2, ... tokens; the last also for more."""
 SERIES: tuple[Colour, ...] = (
     (230, 159, 0),
-    (86, 180, 233),
+    (160, 160, 160),
     (0, 158, 115),
+    (86, 180, 233),
     (213, 94, 0),
     (204, 121, 167),
-    (160, 160, 160),
 )
+"""Of the names in a bar chart, in their order."""
+_LINE_COLOUR = SERIES[3]
 BACKGROUND: Colour = (27, 29, 33)
 TEXT: Colour = (226, 228, 232)
 FAINT: Colour = (120, 124, 132)
@@ -162,10 +164,10 @@ def line_plot(values: Sequence[float], *, title: str, unit: str, width: int = 96
         draw.line((left, mean, min(left + 5, plot[2]), mean), fill=FAINT)
     places = [place(index, value) for index, value in enumerate(points.tolist())]
     for start, end in pairwise(places):
-        draw.line((*start, *end), fill=SERIES[1], width=2)
+        draw.line((*start, *end), fill=_LINE_COLOUR, width=2)
     if points.size <= 100:
         for x, y in places:
-            draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=SERIES[1])
+            draw.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=_LINE_COLOUR)
     label = f"{title}: mean {points.mean():.2f} {unit}, {points.min():.2f} to {points.max():.2f}"
     return np.concatenate([heading(label, width), np.asarray(picture)])
 
@@ -198,7 +200,8 @@ def _axes(
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     left, top, right, bottom = float(_LABELS), 8.0, width - 8.0, height - _LINE - 2.0
-    digits = 0 if high - low >= 10 else 1 if high - low >= 1 else 3
+    step_size = (high - low) / 4
+    digits = 0 if step_size >= 1 and step_size == round(step_size) else 1 if step_size >= 0.5 else 3
     for step in range(5):
         y = bottom - step / 4 * (bottom - top)
         draw.line((left, y, right, y), fill=GRID)
