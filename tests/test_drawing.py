@@ -1,0 +1,183 @@
+"""Heat maps and plots: colours are where the tokens are, bars are as high as their numbers."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tokenreel.video import drawing
+from tokenreel.video.drawing import (
+    BACKGROUND,
+    HEAT,
+    SERIES,
+    bar_chart,
+    captioned,
+    heading,
+    heat_key,
+    heat_overlay,
+    heat_sheet,
+    line_plot,
+    scaled,
+    stacked,
+    tiled,
+)
+
+
+def flat(height, width, level=128):
+    return np.full((height, width, 3), level, dtype=np.uint8)
+
+
+def is_grey(pixels):
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def luma(colour):
+    return float(np.dot(colour, [0.299, 0.587, 0.114]))
+
+
+def count_colour(picture, colour):
+    return int((picture == np.array(colour, dtype=np.uint8)).all(-1).sum())
+
+
+class TestHeatOverlay:
+    def test_blocks_without_tokens_stay_grey_and_others_do_not(self):
+        costs = np.array([[0, 1], [5, 0]])
+        drawn = heat_overlay(flat(32, 32), costs)
+        assert drawn.dtype == np.uint8 and drawn.shape == (32, 32, 3)
+        assert is_grey(drawn[:16, :16]) and is_grey(drawn[16:, 16:])
+        assert not is_grey(drawn[:16, 16:]) and not is_grey(drawn[16:, :16])
+
+    def test_more_tokens_are_lighter_for_eyes_that_see_no_colour(self):
+        drawn = heat_overlay(flat(16, 80), np.array([[1, 2, 3, 4, 5]]))
+        lightness = [luma(drawn[0, 16 * block]) for block in range(5)]
+        assert all(later - earlier > 8 for earlier, later in pairwise(lightness))
+
+    def test_more_than_the_last_step_looks_like_the_last_step(self):
+        drawn = heat_overlay(flat(16, 32), np.array([[len(HEAT), 99]]))
+        assert (drawn[:, :16] == drawn[:, 16:]).all()
+
+    def test_the_picture_stays_visible_under_the_colours(self):
+        frame = flat(16, 16)
+        frame[:, 8:] = 250
+        drawn = heat_overlay(frame, np.array([[4]]))
+        assert luma(drawn[0, 12]) - luma(drawn[0, 4]) > 20
+
+    def test_the_frame_is_not_changed(self):
+        frame = flat(16, 16)
+        heat_overlay(frame, np.array([[3]]))
+        assert (frame == 128).all()
+
+    def test_odd_sizes_take_part_of_the_last_blocks(self):
+        drawn = heat_overlay(flat(17, 33), np.array([[0, 0, 0], [0, 0, 2]]))
+        assert drawn.shape == (17, 33, 3)
+        assert is_grey(drawn[:16]) and not is_grey(drawn[16:, 32:])
+
+    def test_another_block_size(self):
+        drawn = heat_overlay(flat(8, 16), np.array([[0, 1]]), block=8)
+        assert is_grey(drawn[:, :8]) and not is_grey(drawn[:, 8:])
+
+    def test_costs_must_cover_the_frame(self):
+        with pytest.raises(ValueError, match=r"costs of shape \(1, 1\).*32x16 frame has 1 x 2 blocks"):
+            heat_overlay(flat(16, 32), np.array([[1]]))
+
+
+class TestPieces:
+    def test_scaled_keeps_aspect_and_hard_edges(self):
+        frame = flat(4, 8, 0)
+        frame[:, 4:] = 255
+        larger = scaled(frame, 32)
+        assert larger.shape == (16, 32, 3)
+        assert set(np.unique(larger)) == {0, 255}
+        assert scaled(frame, 4).shape == (2, 4, 3)
+        assert scaled(frame, 8) is frame
+
+    def test_caption_goes_under_the_picture(self):
+        frame = flat(40, 120)
+        result = captioned(frame, "7 key: 1,024 tokens")
+        assert (result[:40] == frame).all() and result.shape[1] == 120
+        assert count_colour(result[40:], BACKGROUND) < result[40:].shape[0] * 120  # something is written
+
+    def test_tiles_stand_in_rows(self):
+        panels = [flat(10, 20, level) for level in (10, 20, 30)]
+        sheet = tiled(panels, 2, gap=4)
+        assert sheet.shape == (24, 44, 3)
+        assert (sheet[:10, :20] == 10).all() and (sheet[:10, 24:] == 20).all() and (sheet[14:, :20] == 30).all()
+        assert (sheet[14:, 24:] == np.array(BACKGROUND)).all()
+
+    def test_fewer_panels_than_columns(self):
+        assert tiled([flat(10, 20)], 4).shape == (10, 20, 3)
+
+    def test_no_panels(self):
+        with pytest.raises(ValueError, match="sheet of 0 panels"):
+            tiled([], 4)
+
+    def test_stacked_keeps_every_part_whole(self):
+        sheet = stacked([flat(10, 20, 50), flat(5, 30, 60)], margin=3)
+        assert sheet.shape == (10 + 5 + 9, 36, 3)
+        assert (sheet[3:13, 3:23] == 50).all() and (sheet[16:21, 3:33] == 60).all()
+
+    def test_heading_has_a_line_for_each_line(self):
+        assert heading("one\ntwo", 200).shape[0] == 2 * heading("one", 200).shape[0]
+
+    def test_key_shows_colours_as_they_look_over_medium_grey(self):
+        key = heat_key(800)
+        drawn = heat_overlay(flat(16, 80), np.array([[1, 2, 3, 4, 5]]))
+        for block in range(5):
+            near = np.abs(key.astype(int) - drawn[0, 16 * block].astype(int)).max(-1) <= 1
+            assert near.sum() > 50
+
+
+class TestBarChart:
+    def test_bars_are_as_high_as_their_numbers(self):
+        chart = bar_chart({"key": [4.0, 0.0], "motion": [0.0, 1.0]}, title="tokens", width=400, height=200)
+        columns = (chart[30:] == np.array(SERIES[0], dtype=np.uint8)).all(-1).sum(0)
+        others = (chart[30:] == np.array(SERIES[1], dtype=np.uint8)).all(-1).sum(0)
+        assert columns.max() == pytest.approx(4 * others.max(), rel=0.1)
+        assert columns[60:200].max() > 0 and columns[230:].max() == 0
+        assert others[230:].max() > 0
+
+    def test_names_without_numbers_are_left_out_and_keep_no_colour(self):
+        chart = bar_chart({"key": [0.0, 0.0], "motion": [3.0, 1.0]}, title="tokens", width=400)
+        assert count_colour(chart, SERIES[0]) == 0 and count_colour(chart, SERIES[1]) > 100
+
+    def test_colours_belong_to_the_place_in_the_series(self):
+        """So that two clips with other kinds of tokens can be compared."""
+        chart = bar_chart({"a": [1.0], "b": [0.0], "c": [1.0]}, title="", width=300)
+        assert count_colour(chart, SERIES[2]) > 100 and count_colour(chart, SERIES[1]) == 0
+
+    def test_many_frames_share_bars(self):
+        chart = bar_chart({"key": [1.0] * 5000}, title="", width=300, height=100)
+        assert chart.shape[1] == 300 and count_colour(chart, SERIES[0]) > 1000
+
+    def test_nothing_spent_is_an_empty_plot(self):
+        assert count_colour(bar_chart({"key": [0.0]}, title="", width=300), SERIES[0]) == 0
+
+
+class TestLinePlot:
+    def test_line_goes_up_where_numbers_do(self):
+        plot = line_plot([20.0, 30.0], title="PSNR", unit="dB", width=400, height=200)
+        rows, columns = np.nonzero((plot[30:] == np.array(drawing._LINE_COLOUR, dtype=np.uint8)).all(-1))
+        assert rows[columns.argmin()] > rows[columns.argmax()] + 80
+
+    @pytest.mark.parametrize("values", [[100.0], [31.0] * 4, [0.0, 0.0]], ids=["one", "equal", "zeros"])
+    def test_flat_lines_can_be_drawn(self, values):
+        plot = line_plot(values, title="PSNR", unit="dB")
+        assert count_colour(plot, drawing._LINE_COLOUR) > 0
+
+    @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf"), 1.0]])
+    def test_what_cannot_be_drawn(self, values):
+        with pytest.raises(ValueError, match="Invalid values to plot"):
+            line_plot(values, title="", unit="")
+
+
+class TestHeatSheet:
+    @pytest.mark.parametrize(("height", "width", "panels"), [(48, 64, 1), (48, 64, 12), (90, 40, 7), (1080, 1920, 2)])
+    def test_has_the_same_width_for_every_clip(self, height, width, panels):
+        drawn = [heat_overlay(flat(height, width), np.ones((-(-height // 16), -(-width // 16)), int))] * panels
+        sheet = heat_sheet(drawn, ["caption"] * panels, title="title", series={"key": [1.0] * panels})
+        assert sheet.dtype == np.uint8 and sheet.shape[1] == 1072
+        assert sheet.shape[0] < 2500
+
+    def test_every_panel_needs_a_caption(self):
+        with pytest.raises(ValueError, match="zip"):
+            heat_sheet([flat(16, 16)] * 2, ["one"], title="", series={"key": [1.0]})
