@@ -207,7 +207,7 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
     for target in args.on:
         address = COMFYUI if target == "comfyui" else target
         folder = args.output if len(args.on) == 1 else os.path.join(args.output, _folder_name(target))
-        common: Facts = {"overrides": args.set, "input_dir": args.input, "output_dir": folder}
+        common: dict[str, Any] = {"overrides": args.set, "input_dir": args.input, "output_dir": folder}
         if target == "standalone":
             result = run_workflow(workflow, nodes, **common, on_node=lambda event: _tell_node(event, tell))
         else:
@@ -216,13 +216,10 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
     return {"results": results, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _node_classes() -> Facts:
-    import asyncio
+def _node_classes() -> dict[str, Any]:
+    from .nodes import NODES
 
-    from .nodes import TokenReelExtension
-
-    classes = asyncio.run(TokenReelExtension().get_node_list())
-    return {cls.GET_SCHEMA().node_id: cls for cls in classes}
+    return {node.GET_SCHEMA().node_id: node for node in NODES}
 
 
 def _folder_name(target: str) -> str:
