@@ -1,0 +1,272 @@
+"""The shipped workflows: they open, say the same in both formats, and give the same files on both hosts."""
+
+import json
+import re
+import urllib.request
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from comfyui_server import COMFYUI, LOAD_CHECKOUT, comfyui_server, needs_comfyui, run_in_comfyui
+from PIL import Image
+
+import tokenreel
+from tokenreel.host.builtin_nodes import BUILTIN_NODES
+from tokenreel.host.runner import run_workflow
+from tokenreel.host.validation import Validation
+from tokenreel.host.workflow import WorkflowError, apply_overrides, load_workflow
+from tokenreel.nodes import NODES
+from tokenreel.tokens.bitstream import read_tokens
+from tokenreel.video.reader import VideoReader
+from tokenreel.video.reel import render
+from tokenreel.video.writer import VideoWriter
+
+FOLDER = Path(tokenreel.__file__).parent / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+OURS = {node.GET_SCHEMA().node_id: node for node in NODES}
+KNOWN = {**BUILTIN_NODES, **OURS}
+NOTES = {"Note", "MarkdownNote"}  # live in the editor only
+NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds after the widgets
+NO_WIDGETS = {"PreviewAny"}
+REEL = "tokenreel_reel.mp4"
+SMALL = ["2.fps=3", "4.size=64", "5.size=64"]  # a few small frames: the same path through the workflow, quickly
+
+each_workflow = pytest.mark.parametrize("name", NAMES)
+
+
+def opened(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def twin(name):
+    return load_workflow(FOLDER / "api" / f"{name}.json")
+
+
+def to_api_format(graph):
+    """What ComfyUI's editor sends for a graph: links by node and slot, widgets by the order of the schema."""
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    workflow = {}
+    for node in graph["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        schema = KNOWN[node["type"]].GET_SCHEMA()
+        widgets = [socket.id for socket in schema.inputs if hasattr(socket, "default")]
+        extra = NOT_SAVED.get(node["type"], [])
+        values = node["widgets_values"]
+        if node["type"] not in NO_WIDGETS:
+            assert values[len(widgets) :] == extra and len(values) >= len(widgets), node["type"]
+        inputs = dict(zip(widgets, values, strict=False))
+        inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
+        title = node.get("title") or schema.display_name
+        workflow[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+    return workflow
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """An input folder with a small reel under the name that the workflows use."""
+    folder = tmp_path_factory.mktemp("input")
+    reel = render(96, 64, 8, 0.5)
+    with VideoWriter(folder / REEL, width=96, height=64, frame_rate=Fraction(8)) as writer:
+        for chunk in reel.chunks():
+            writer.write(chunk)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def standalone(inputs, tmp_path_factory):
+    """The first workflow, run in this process."""
+    output = tmp_path_factory.mktemp("output")
+    return run_workflow(twin(NAMES[0]), OURS, overrides=SMALL, input_dir=inputs, output_dir=output, keep=["4", "10"])
+
+
+class TestFiles:
+    def test_every_workflow_has_its_twin_and_its_picture(self):
+        assert NAMES and sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+        assert sorted(path.stem for path in FOLDER.glob("*.jpg")) == NAMES
+        assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in NAMES)
+
+    @each_workflow
+    def test_pictures_are_small(self, name):
+        path = FOLDER / f"{name}.jpg"
+        with Image.open(path) as picture:
+            assert picture.format == "JPEG" and min(picture.size) >= 256
+        assert path.stat().st_size < 150_000
+
+    def test_the_reel_that_the_first_workflow_asks_for(self):
+        path = FOLDER / REEL
+        assert path.stat().st_size < 300_000
+        with VideoReader(path) as reader:
+            assert (reader.info.width, reader.info.height, reader.info.frame_rate) == (256, 256, 24)
+            assert sum(len(chunk.pts) for chunk in reader.chunks()) == 96
+
+
+@each_workflow
+class TestGraphs:
+    def test_only_nodes_of_ours_and_of_the_core(self, name):
+        for node in opened(name)["nodes"]:
+            assert node["type"] in KNOWN or node["type"] in NOTES
+            if node["type"] in KNOWN:
+                assert node["properties"]["cnr_id"] == ("tokenreel" if node["type"] in OURS else "comfy-core")
+                assert node["properties"]["Node name for S&R"] == node["type"]
+
+    def test_sockets_are_those_of_the_nodes(self, name):
+        for node in opened(name)["nodes"]:
+            if node["type"] in NOTES:
+                continue
+            schema = KNOWN[node["type"]].GET_SCHEMA()
+            sockets = {socket.id: socket.get_io_type() for socket in schema.inputs}
+            assert {socket["name"]: socket["type"] for socket in node["inputs"]} == sockets
+            assert [output["type"] for output in node["outputs"]] == [each.get_io_type() for each in schema.outputs]
+
+    def test_links_join_what_they_say(self, name):
+        graph = opened(name)
+        nodes = {node["id"]: node for node in graph["nodes"]}
+        assert len({link[0] for link in graph["links"]}) == len(graph["links"])
+        assert graph["last_link_id"] >= max(link[0] for link in graph["links"])
+        assert graph["last_node_id"] >= max(nodes)
+        for link, source, slot, target, place, kind in graph["links"]:
+            assert link in nodes[source]["outputs"][slot]["links"]
+            assert nodes[target]["inputs"][place]["link"] == link
+            assert kind == nodes[source]["outputs"][slot]["type"]
+        used = [socket["link"] for node in nodes.values() for socket in node["inputs"] if socket["link"] is not None]
+        assert sorted(used) == sorted(link[0] for link in graph["links"])
+
+    def test_twin_says_the_same(self, name):
+        assert to_api_format(opened(name)) == twin(name)
+
+    def test_nodes_stand_apart_and_inside_groups(self, name):
+        graph = opened(name)
+        boxes = [(*node["pos"], *node["size"]) for node in graph["nodes"]]
+        for index, (x, y, w, h) in enumerate(boxes):
+            for other_x, other_y, other_w, other_h in boxes[:index]:
+                apart_x = x >= other_x + other_w or other_x >= x + w
+                apart_y = y - 30 >= other_y + other_h or other_y - 30 >= y + h  # the title is above the box
+                assert apart_x or apart_y
+            assert any(
+                gx <= x and gy <= y - 30 and x + w <= gx + gw and y + h <= gy + gh
+                for gx, gy, gw, gh in (group["bounding"] for group in graph["groups"])
+            ), (x, y)
+
+    def test_a_note_says_where_the_input_comes_from(self, name):
+        notes = [node["widgets_values"][0] for node in opened(name)["nodes"] if node["type"] in NOTES]
+        files = [node["inputs"]["file"] for node in twin(name).values() if node["class_type"] == "LoadVideo"]
+        assert all(any(file in note for note in notes) for file in files)
+
+    def test_is_valid(self, name, inputs):
+        from tokenreel.host import files
+
+        with files.session(input_dir=inputs):
+            assert len(Validation(twin(name), KNOWN).order) == len(twin(name))
+
+
+class TestStandalone:
+    def test_files_are_there(self, standalone):
+        assert sorted(path.suffix for path in standalone.files) == [".mp4", ".tokens"]
+        assert all(path.stat().st_size > 0 for path in standalone.files)
+
+    def test_tokens_are_those_that_were_encoded(self, standalone):
+        path = next(path for path in standalone.files if path.suffix == ".tokens")
+        tokens, change, report = standalone.values["4"]
+        assert read_tokens(path) == tokens and len(change) == len(tokens.frames)
+        assert (tokens.width, tokens.height) == (96, 64)
+        assert standalone.texts["12"] == report
+
+    def test_fewer_tokens_than_every_frame_for_itself(self, standalone):
+        stream, frames = (
+            int(re.search(r"([\d,]+) tokens", standalone.texts[node])[1].replace(",", "")) for node in ("12", "13")
+        )
+        assert stream < frames
+
+    def test_what_is_saved_was_measured(self, standalone):
+        report, psnr, ssim, _ = standalone.values["10"]
+        assert standalone.texts["14"] == report and f"PSNR {psnr:.2f} dB mean" in report
+        assert psnr > 12 and 0 < ssim < 1
+
+
+RUN_STANDALONE = (
+    LOAD_CHECKOUT
+    + """
+import hashlib, json, os
+from tokenreel.host import IS_COMFYUI
+from tokenreel.host.runner import run_workflow
+from tokenreel.host.workflow import load_workflow
+from tokenreel.nodes import NODES
+workflow, inputs, output, *overrides = sys.argv[1:]
+nodes = {node.GET_SCHEMA().node_id: node for node in NODES}
+result = run_workflow(load_workflow(workflow), nodes, overrides=overrides, input_dir=inputs, output_dir=output)
+print(json.dumps([IS_COMFYUI, [str(path) for path in result.files], result.texts]))
+"""
+)
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+@pytest.mark.slow
+class TestComfyUI:
+    @pytest.fixture(scope="class")
+    def server(self, inputs, tmp_path_factory):
+        with comfyui_server(tmp_path_factory.mktemp("comfyui")) as running:
+            (running.input / REEL).write_bytes((inputs / REEL).read_bytes())
+            yield running
+
+    def get(self, server, path):
+        with urllib.request.urlopen(f"{server.url}{path}") as answer:
+            return answer.read().decode()
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_same_token_files_on_both_hosts(self, server, inputs, tmp_path, name):
+        """In the same Python and torch: another version of torch may add numbers in another order."""
+        script_arguments = [str(FOLDER / "api" / f"{name}.json"), str(inputs), str(tmp_path), *SMALL]
+        answer = run_in_comfyui(RUN_STANDALONE, *script_arguments, timeout=600)
+        is_comfyui, paths, texts = json.loads(answer)
+        assert not is_comfyui
+        prompt_id = server.client.submit(apply_overrides(twin(name), SMALL, KNOWN))
+        outputs = server.client.wait(prompt_id, lambda event: None)
+        ours = [Path(path).read_bytes() for path in paths if path.endswith(".tokens")]
+        theirs = [path.read_bytes() for path in sorted(server.output.rglob("*.tokens"))]
+        assert ours and ours == theirs
+        for node_id, text in texts.items():
+            if twin(name)[node_id]["class_type"].startswith("TokenReel_MeasureQuality"):
+                assert outputs[node_id]["text"] == [text]
+
+    def test_nodes_are_listed_with_all_their_texts(self, server):
+        listed = json.loads(self.get(server, "/object_info"))
+        for node_id, node in OURS.items():
+            schema = node.GET_SCHEMA()
+            assert listed[node_id]["display_name"] == schema.display_name
+            assert listed[node_id]["description"] == schema.description
+            assert listed[node_id]["output_tooltips"] == [output.tooltip for output in schema.outputs]
+            told = {**listed[node_id]["input"].get("required", {}), **listed[node_id]["input"].get("optional", {})}
+            assert {name: entry[1]["tooltip"] for name, entry in told.items()} == {
+                socket.id: socket.tooltip for socket in schema.inputs
+            }
+        assert "KSampler" in listed and "LoadVideo" in listed
+
+    def test_help_pages_are_served(self, server):
+        for node_id, node in OURS.items():
+            page = self.get(server, f"/extensions/ComfyUI-TokenReel/docs/{node_id}.md")
+            assert page.startswith(f"# {node.GET_SCHEMA().display_name}")
+
+    def test_workflows_are_offered_with_their_pictures(self, server):
+        assert json.loads(self.get(server, "/api/workflow_templates"))["ComfyUI-TokenReel"] == NAMES
+        for name in NAMES:
+            path = f"/api/workflow_templates/ComfyUI-TokenReel/{name}"
+            assert json.loads(self.get(server, f"{path}.json")) == opened(name)
+            with urllib.request.urlopen(f"{server.url}{path}.jpg") as answer:
+                assert answer.headers["Content-Type"] == "image/jpeg"
+
+    def test_pack_is_imported_quickly(self, server):
+        log = server.log.read_text(errors="replace")
+        seconds = re.search(r"([\d.]+) seconds( \(IMPORT FAILED\))?: .*ComfyUI-TokenReel", log)
+        assert seconds and not seconds[2]
+        assert float(seconds[1]) <= 0.5
+
+    def test_a_clip_that_is_not_there_is_refused_before_anything_runs(self, server):
+        workflow = apply_overrides(twin(NAMES[0]), ["1.file=gone.mp4"], KNOWN)
+        with pytest.raises(WorkflowError, match=r"gone\.mp4"):
+            server.client.submit(workflow)
+
+    def test_comfyui_is_the_one_that_was_asked_for(self, server):
+        version = json.loads(self.get(server, "/system_stats"))["system"]["comfyui_version"]
+        assert version in (COMFYUI / "comfyui_version.py").read_text()
