@@ -42,6 +42,7 @@ MAX_FRAMES = 96  # of a clip, however fast it runs: keeps the demo short on two 
 SECONDS_PER_SCENE = 1.0  # of the reel
 STEPS = (-6.0, -4.0, -2.0)  # dB from the quality of every frame for itself: the other points of our curve
 PANELS = 8  # pictures on the heat map
+POSTER = (3, 5)  # eighths of the clip: the frames on the picture
 
 Tell = Callable[[str], None]
 
@@ -177,8 +178,9 @@ class _Demo:
         """Writes the video of source, decoded frame and heat map, and the sheet; (quality, seconds of decoding)."""
         tokens, meter, seconds = stream.tokens, QualityMeter(), 0.0
         costs = count(tokens).per_frame
+        shown = {len(costs) * eighth // 8 for eighth in POSTER}
         wanted = set(np.linspace(0, len(costs) - 1, min(PANELS, len(costs))).round().astype(int).tolist())
-        panels, captions, writer = [], [], None
+        panels, captions, rows, writer = [], [], [], None
         with torch.inference_mode(), resources.progress(len(costs), "decode") as bar:
             decoder = decode_stream(tokens, self.tokenizer)
             try:
@@ -191,6 +193,7 @@ class _Demo:
                     picture = _even(self._panels(original, decoded, heat, costs[i], stream.psnr[i]))
                     writer = writer or self._writer(picture, tokens.frame_rate, tokens.time_base)
                     writer.write(picture[np.newaxis], [tokens.pts[i]])
+                    rows += [picture] if i in shown else []
                     if i in wanted:
                         panels.append(heat)
                         kind = "key" if isinstance(tokens.frames[i], IFrame) else "P"
@@ -204,6 +207,7 @@ class _Demo:
         title = f"Where the {sum(costs):,} tokens of {self.source.title} went"
         sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens))
         Image.fromarray(sheet).save(self.work / "heat_map.png")
+        Image.fromarray(np.concatenate(rows)).save(self.work / "picture.jpg", quality=88)
         return meter.result(), round(seconds, 3)
 
     def _writer(self, picture: np.ndarray, frame_rate: Fraction, time_base: Fraction) -> VideoWriter:

@@ -1,9 +1,8 @@
-"""Arguments of `tokenreel bench` and `python -m tokenreel.benchmarks`; `--help` comes through here, so nothing heavy."""
+"""Arguments of `tokenreel bench` and `python -m tokenreel.benchmarks`; `--help` comes here, which stays light."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,15 +14,54 @@ NAMES = {
 }
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return parse
+
+
+def _name(text: str) -> str:
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(NAMES)}")
+    return text
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, on what, and where the figures go."""
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
-    parser.add_argument("names", metavar="NAME", nargs="*", help=f"{listing} (all)")
+    parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
     parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens'")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here; with several names, a file per name")
-    parser.add_argument("--frames", type=int, default=65, metavar="N", help="frames of each clip at most (65)")
-    parser.add_argument("--size", type=int, default=256, metavar="S", help="side of the centre square in pixels (256)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
+    parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
+    parser.add_argument("--size", type=_at_least(16), default=256, metavar="S", help="side of the centre square (256)")
+    parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N clips")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="clips measured at a time, one thread each (CPU cores)"
+        "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )
-    parser.add_argument("--long-frames", type=int, default=5000, metavar="N", help="frames of 'video' (5000)")
+    parser.add_argument("--long-frames", type=_at_least(2), default=5000, metavar="N", help="frames of 'video' (5000)")
+
+
+def run_benchmarks(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Runs them one after another. `table` has the figures as Markdown, `results` all of them by name.
+
+    Raises ValueError for a missing or empty folder of clips, and for one file for several results.
+    """
+    from ..host import files
+    from .results import measured, to_json
+    from .tables import TABLES
+
+    names = args.names or [name for name in NAMES if name != "tokens" or args.clips]
+    if args.json and len(names) != 1:
+        raise ValueError(f"One file for {len(names)} results ({', '.join(names)}). Name one benchmark with --json.")
+    if args.json and not os.path.isdir(os.path.dirname(os.path.abspath(args.json))):
+        raise ValueError(f"Cannot write {args.json!r}: its folder does not exist. Create it first.")
+    results = {}
+    for name in names:
+        tell(f"{name}: {NAMES[name]}")
+        results[name] = measured(name, args, tell)
+        if args.json:
+            files.write_whole(args.json, to_json(results[name]))
+    return {"results": results, "table": "\n\n".join(TABLES[name](results[name]) for name in names)}

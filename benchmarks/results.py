@@ -1,0 +1,75 @@
+"""Results as they are kept: what was measured, with what, on which machine."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the benchmark `name`; its figures and where they come from."""
+    from .start import measure_start
+    from .tokens import measure_tokens
+    from .video import measure_video
+
+    benchmark = {"tokens": measure_tokens, "video": measure_video, "start": measure_start}[name]
+    return {"benchmark": name, **_provenance(), **benchmark(args, tell)}
+
+
+def to_json(result: dict[str, Any]) -> bytes:
+    """A result as the bytes of its file. Floats are rounded to six digits, which is more than they hold."""
+    return (json.dumps(_rounded(result), indent=1, allow_nan=False) + "\n").encode()
+
+
+def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
+    """A kept result, or None if that was never measured."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _provenance() -> dict[str, Any]:
+    import torch
+
+    from ..models.checkpoint import load_tokenizer
+    from ..video.reference_codecs import build_names
+
+    tokenizer = load_tokenizer()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "version": __version__,
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        "torch": torch.__version__,
+        "libraries": build_names(),
+        "weights": {tokenizer.id: tokenizer.digest, tokenizer.codec_id: tokenizer.codec_digest},
+    }
+
+
+def _cpu() -> str:
+    """The processor's name, where the system says it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
