@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", action="store_true", help="only write the tables of the README, from the results")
     args = parser.parse_args(argv)
     try:
-        names = [] if args.readme else args.names or ["video", "start", *(["tokens"] if args.clips else [])]
+        names = [] if args.readme else args.names or ["memory", "video", "start", *(["tokens"] if args.clips else [])]
         for name in names:
             args.names, args.json = (
                 [name],

@@ -9,6 +9,7 @@ from typing import Any
 
 NAMES = {
     "tokens": "tokens and quality on clips, beside MJPEG, x264 and copying the last frame",
+    "memory": "memory and time for encoding and decoding at several sizes",
     "video": "memory for reading and writing a long 720p clip",
     "start": "how long importing takes",
 }

@@ -18,12 +18,18 @@ RESULTS = Path(__file__).parent / "results"
 
 def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Runs the benchmark `name`; its figures and where they come from."""
+    from .memory import measure_memory
     from .start import measure_start
     from .tokens import measure_tokens
     from .video import measure_video
 
-    benchmark = {"tokens": measure_tokens, "video": measure_video, "start": measure_start}[name]
-    return {"benchmark": name, **_provenance(), **benchmark(args, tell)}
+    benchmarks = {
+        "tokens": measure_tokens,
+        "memory": measure_memory,
+        "video": measure_video,
+        "start": measure_start,
+    }
+    return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 
 
 def to_json(result: dict[str, Any]) -> bytes:

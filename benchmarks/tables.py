@@ -79,6 +79,24 @@ def tokens_table(result: dict[str, Any]) -> str:
     return "\n\n".join([table(["", "PSNR, dB", "bits per pixel", "tokens"], rows), text, each, _origin(result)])
 
 
+def memory_table(result: dict[str, Any]) -> str:
+    """Peak memory of coding, by size."""
+    rows = [
+        [
+            f"{row['width']}x{row['height']}",
+            _mega(row["peak_rss_bytes_loaded"]),
+            _mega(row["peak_rss_bytes_encoded"]),
+            f"{row['encode_seconds_per_frame']:.2f}",
+            f"{row['decode_seconds_per_frame']:.2f}",
+        ]
+        for row in result["sizes"]
+    ]
+    head = ["frame size", "weights loaded, MB", "peak, MB", "encoding, s a frame", "decoding, s a frame"]
+    first = result["sizes"][0]
+    where = f"On {first['device'].upper()}, {first['threads']} threads. The length of the clip does not matter."
+    return f"{table(head, rows)}\n\n{where}\n\n{_origin(result)}"
+
+
 def video_table(result: dict[str, Any]) -> str:
     """Peak memory of the long clip."""
     rows = [
@@ -102,6 +120,7 @@ def start_table(result: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tokens": tokens_table,
+    "memory": memory_table,
     "video": video_table,
     "start": start_table,
 }
