@@ -14,6 +14,7 @@ from .motion import MotionSearch, half_pel_planes, warp
 
 INTRA_TOKENS = 5  # a block token and four codes
 SKIP_TOKENS = 0.2  # runs of skipped blocks share a token
+HIGHEST_PRICE = 255.0**2 * CELL * CELL * 3  # what the worst cell has for error: no code is worth more
 
 
 @dataclass
@@ -44,11 +45,31 @@ def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Cand
     return Candidate(frame, decoded, error, sum(count_frame(frame).values()))
 
 
+def motion_tokens(moves: Tensor) -> int:
+    """Tokens of a P-frame in which the marked blocks `[bh, bw]` have their own motion and no block has a code."""
+    modes = torch.where(moves, int(Mode.MOTION), int(Mode.SKIP)).to(torch.uint8).cpu().numpy()
+    return sum(count_frame(PFrame((0, 0), modes, np.zeros((int(moves.sum()), 2), np.int8))).values())
+
+
 class FramePlanner:
     """Plans one P-frame: first the context, at the price that the last frame paid, then what is sent."""
 
-    def __init__(self, current: Tensor, shown: Tensor, decoder: FrameDecoder, price: float, hint: Tensor | None):
-        """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try."""
+    def __init__(
+        self,
+        current: Tensor,
+        shown: Tensor,
+        decoder: FrameDecoder,
+        price: float,
+        hint: Tensor | None = None,
+        *,
+        target: float | None = None,
+        allowance: float | None = None,
+    ):
+        """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try.
+
+        target: error that is good enough; allowance: tokens that the frame may take. Block motion is not sent where
+        the frame is good enough without it, and never takes more than the allowance.
+        """
         if decoder.reference is None:
             raise ValueError("A P-frame needs a decoded frame before it. Encode a key frame first.")
         self.decoder, self.current, self.shown = decoder, current, shown
@@ -57,8 +78,15 @@ class FramePlanner:
         vector, self.field = search.run([] if hint is None else [hint])
         still, moved = warp(self.planes, search.uniform(vector)), warp(self.planes, self.field)
         skip, motion = cell_errors(still, current, shown), cell_errors(moved, current, shown)
+        rest = cell_errors(decoder.reference, current, shown)
+        if target is not None and float(rest.sum()) <= min(target, float(skip.sum())):
+            vector, still, skip = torch.zeros_like(vector), decoder.reference, rest
         saved = blocks_of(skip).sum(-1) - blocks_of(motion).sum(-1)
-        self.moves = (saved > price * (1 - SKIP_TOKENS)) & (self.field[0] != vector.view(1, 1, 2)).any(-1)
+        differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & (target is None or float(skip.sum()) > target)
+        self.moves = differs & (saved > price * (1 - SKIP_TOKENS))
+        while allowance is not None and motion_tokens(self.moves) > max(allowance, 1.0):
+            price *= 1.25
+            self.moves = differs & (saved > price)
         self.vector = vector[0]
         context = torch.where(pixels_of(cells_of(self.moves).unsqueeze(0)), moved, still)
         self.errors = torch.where(cells_of(self.moves), motion, skip)
@@ -104,7 +132,7 @@ class FramePlanner:
             expected_error, expected_tokens = self.choose(price)[2:]
             return expected_error <= error if error is not None else expected_tokens > (tokens or 0.0)
 
-        high = 4e6
+        high = HIGHEST_PRICE
         if not holds(low):
             return low
         while high / low > 1.02:
@@ -117,14 +145,13 @@ class FramePlanner:
         if target is not None:
             return self._meet(target)
         assert allowance is not None
-        limit, found = allowance, None
+        limit = allowance
         for _ in range(3):
             found = self.build(self.price_for(tokens=limit))
             if found.tokens <= allowance:
-                break
+                return found
             limit -= found.tokens - allowance
-        assert found is not None
-        return found
+        return self.build(HIGHEST_PRICE)
 
     def _meet(self, target: float) -> Candidate:
         """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
@@ -138,7 +165,8 @@ class FramePlanner:
                 -best.tokens if best.error <= target else -best.error,
             ):
                 best = found
-            if 0.985 * target <= found.error <= target or found.price <= least:
+            bare = found.price * 1.03 > HIGHEST_PRICE  # nothing is left out that could be
+            if found.error <= target and (bare or found.error >= 0.985 * target) or found.price <= least:
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         assert best is not None

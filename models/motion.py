@@ -143,9 +143,10 @@ class MotionSearch:
         return motion, best
 
     def _global(self, motion: Tensor, best: Tensor) -> Tensor:
-        """Of the commonest vectors and no motion, the one that predicts the most blocks nearly as well as their own."""
-        common = _common_vectors(motion, 4).clamp(-GLOBAL_REACH, GLOBAL_REACH)
-        candidates = [torch.zeros_like(common[:, 0]), *common.unbind(1)]
+        """Of the commonest vectors, the middle one and none, the one that predicts the most blocks nearly as well."""
+        middle = motion.flatten(1, 2).median(1).values  # where noise scatters the vectors, none of them is common
+        common = torch.cat([_common_vectors(motion, 4), middle.unsqueeze(1)], 1).clamp(-GLOBAL_REACH, GLOBAL_REACH)
+        candidates = [torch.zeros_like(middle), *common.unbind(1)]
         losses = [(self.cost(self.uniform(c)) - best).clamp(0, 2).mean((1, 2)) for c in candidates]
         losses[0] = losses[0] - 0.02
         choice = torch.stack(losses).argmin(0)

@@ -30,6 +30,11 @@ class EncodeResult:
     """dB of each decoded frame against what was encoded, RGB on uint8; 100 where they are equal."""
 
 
+def _decibels(error: float) -> float:
+    """PSNR of a mean squared error; to the last bit what measuring the decoded frames gives."""
+    return min(100.0, float(10 * np.log10(255.0**2 / error))) if error > 0 else 100.0
+
+
 class StreamEncoder:
     """Encodes frames one after another under a rate control. Memory is a few frames, however long the clip is."""
 
@@ -62,15 +67,16 @@ class StreamEncoder:
         self.since_key = 1 if key else self.since_key + 1
         self.hint = None if key else self.hint
         self.decoder.reference = chosen.decoded
-        psnr = min(100.0, 10 * np.log10(255.0**2 * samples / max(chosen.error, 1e-9)))
-        self.rate.spent(chosen.tokens, float(psnr), key)
-        return chosen.frame, float(psnr)
+        psnr = _decibels(chosen.error / samples)
+        self.rate.spent(chosen.tokens, psnr, key)
+        return chosen.frame, psnr
 
     def _best(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
         target = self.rate.target_error(samples)
         price = self.price or (target or 65.0 * samples) / samples * CELL_SAMPLES * 0.5
-        planner = FramePlanner(current, shown, self.decoder, price, self.hint)
-        chosen = planner.predicted(target, self.rate.allowance())
+        allowance = self.rate.allowance()
+        planner = FramePlanner(current, shown, self.decoder, price, self.hint, target=target, allowance=allowance)
+        chosen = planner.predicted(target, allowance)
         key_tokens = planner.errors.numel()
         costly = chosen.tokens > 0.4 * key_tokens
         failed = target is not None and chosen.error > 1.1 * target
@@ -82,11 +88,26 @@ class StreamEncoder:
                 self.price = None
                 return key
             planner.offer_intra(key)
-            again = planner.predicted(target, self.rate.allowance())
+            again = planner.predicted(target, allowance)
             if again.error + worth * again.tokens < chosen.error + worth * chosen.tokens:
                 chosen = again
-        self.price, self.hint = max(chosen.price, 1.0), planner.field
+        self.hint = planner.field
+        if isinstance(chosen.frame, PFrame) and (chosen.frame.residual.size or chosen.frame.intra.size):
+            self.price = max(chosen.price, 1.0)  # a frame that needs no code would do so at any price: it tells none
         return chosen
+
+
+def _single(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames `[H, W, 3]` of all chunks, which have to be of one size."""
+    size = None
+    for frames in chunks:
+        size = size or frames.shape[1:]
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != size or size[-1] != 3:
+            raise ValueError(
+                f"Invalid frames: {frames.dtype} {frames.shape} in a clip of {size}. Supported are uint8 [T, H, W, 3], "
+                "all of one size; scale them first."
+            )
+        yield from frames
 
 
 def encode_stream(
@@ -111,22 +132,21 @@ def encode_stream(
     """
     encoder: StreamEncoder | None = None
     result = EncodeResult()
-    for frames in chunks:
-        for frame in frames:
-            if check:
-                check()
-            if encoder is None:
-                cells = (-(-frame.shape[0] // BLOCK) * 2) * (-(-frame.shape[1] // BLOCK) * 2)
-                rate = make_rate_control(quality, budget, frame_rate, cells, length, max_gop)
-                encoder = StreamEncoder(tokenizer, rate, max_gop=rate.gop)
-            coded, psnr = encoder.encode(frame)
-            result.frames.append(coded)
-            result.psnr.append(psnr)
-            if observe:
-                assert encoder.decoder.reference is not None
-                observe(frame[np.newaxis], visible(encoder.decoder.reference, *frame.shape[:2])[np.newaxis])
-            if progress:
-                progress(1)
+    for frame in _single(chunks):
+        if check:
+            check()
+        if encoder is None:
+            cells = (-(-frame.shape[0] // BLOCK) * 2) * (-(-frame.shape[1] // BLOCK) * 2)
+            rate = make_rate_control(quality, budget, frame_rate, cells, length, max_gop)
+            encoder = StreamEncoder(tokenizer, rate, max_gop=rate.gop)
+        coded, psnr = encoder.encode(frame)
+        result.frames.append(coded)
+        result.psnr.append(psnr)
+        if observe:
+            assert encoder.decoder.reference is not None
+            observe(frame[np.newaxis], visible(encoder.decoder.reference, *frame.shape[:2])[np.newaxis])
+        if progress:
+            progress(1)
     return result
 
 
@@ -140,22 +160,21 @@ def encode_frames(
 ) -> EncodeResult:
     """Encodes every frame for itself, as an I-frame. Arguments as in encode_stream."""
     decoder, result = FrameDecoder(tokenizer), EncodeResult()
-    for frames in chunks:
-        for frame in frames:
-            if check:
-                check()
-            height, width, _ = frame.shape
-            source = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).unsqueeze(0).to(tokenizer.device)
-            codes = tokenizer.image.encode(to_unit(pad_to_blocks(source)))
-            coded = IFrame(codes[0].to(torch.int32).cpu().numpy())
-            decoded = decoder.key(coded)[:, :, :height, :width]
-            error = (decoded.float() - source.float()).square().double().mean().item()
-            result.frames.append(coded)
-            result.psnr.append(min(100.0, float(10 * np.log10(255.0**2 / max(error, 1e-12)))))
-            if observe:
-                observe(frame[np.newaxis], visible(decoded, height, width)[np.newaxis])
-            if progress:
-                progress(1)
+    for frame in _single(chunks):
+        if check:
+            check()
+        height, width, _ = frame.shape
+        source = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).unsqueeze(0).to(tokenizer.device)
+        codes = tokenizer.image.encode(to_unit(pad_to_blocks(source)))
+        coded = IFrame(codes[0].to(torch.int32).cpu().numpy())
+        decoded = decoder.key(coded)[:, :, :height, :width]
+        error = (decoded.float() - source.float()).square().double().mean().item()
+        result.frames.append(coded)
+        result.psnr.append(_decibels(error))
+        if observe:
+            observe(frame[np.newaxis], visible(decoded, height, width)[np.newaxis])
+        if progress:
+            progress(1)
     return result
 
 

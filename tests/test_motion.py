@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tokenreel.models.motion import BLOCK, GLOBAL_REACH, REACH, MotionSearch, half_pel_planes, luma, warp
 
 TAPS = (1, -5, 20, 20, -5, 1)
@@ -60,7 +61,9 @@ class TestWarp:
         columns = [six_tap(column) for column in zip(*right, strict=True)]
         assert both == [list(row) for row in zip(*columns, strict=True)]
 
-    @pytest.mark.parametrize(("vector", "plane", "shift"), [((-3, 0), 2, (-2, 0)), ((0, 5), 1, (0, 2)), ((7, -1), 3, (3, -1))])
+    @pytest.mark.parametrize(
+        ("vector", "plane", "shift"), [((-3, 0), 2, (-2, 0)), ((0, 5), 1, (0, 2)), ((7, -1), 3, (3, -1))]
+    )
     def test_odd_vectors_take_the_half_plane_below_or_right(self, picture, vector, plane, shift):
         planes = half_pel_planes(picture(48, 48))
         rows = np.clip(np.arange(48) + shift[0], 0, 47)
@@ -146,6 +149,18 @@ class TestSearch:
         current = (reference.int() + noise).clamp(0, 255).to(torch.uint8)
         vector, field = MotionSearch(current, half_pel_planes(reference)).run()
         assert vector.eq(0).all() and field.eq(0).all()
+
+    def test_global_motion_is_found_in_a_coarsely_decoded_picture(self, texture):
+        """Blur and blocky noise make the vectors stray: none of them is common, yet all lie around one."""
+        far = 0
+        for seed in range(12):
+            scene = torch.from_numpy(texture(80, 120, seed)).permute(2, 0, 1).unsqueeze(0)
+            noise = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(seed)) * 40
+            coarse = F.interpolate(F.avg_pool2d(scene[..., 8:72, 8:104].float(), 4), scale_factor=4, mode="bilinear")
+            reference = (coarse + F.interpolate(noise, scale_factor=4)).clamp(0, 255).to(torch.uint8)
+            vector, _ = MotionSearch(scene[..., 11:75, 12:108], half_pel_planes(reference)).run()
+            far += int((vector[0] - torch.tensor([6, 8])).abs().max() > 4)
+        assert far <= 4
 
     def test_batches_are_searched_one_by_one(self, picture):
         reference = torch.cat([picture(seed=1), picture(seed=2)])
