@@ -166,7 +166,7 @@ class FramePlanner:
             ):
                 best = found
             bare = found.price * 1.03 > HIGHEST_PRICE  # nothing is left out that could be
-            if found.error <= target and (bare or found.error >= 0.985 * target) or found.price <= least:
+            if (found.error <= target and (bare or found.error >= 0.985 * target)) or found.price <= least:
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         assert best is not None

@@ -59,7 +59,8 @@ class StreamEncoder:
         shown = current.new_zeros(current.shape[2:], dtype=torch.float32)
         shown[:height, :width] = 1.0
         samples = height * width * 3
-        if self.decoder.reference is None or self.since_key >= self.max_gop:
+        due = self.since_key >= self.max_gop and self.rate.affords(shown.numel() // CELL**2)
+        if self.decoder.reference is None or due:
             chosen = key_candidate(current, shown, self.decoder)
         else:
             chosen = self._best(current, shown, samples)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig, WindowAttention
 from tokenreel.video.frames import model_to_uint8, uint8_to_model
 from tokenreel.video.metrics import psnr

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from tokenreel.models.motion import BLOCK, GLOBAL_REACH, REACH, MotionSearch, half_pel_planes, luma, warp
 
 TAPS = (1, -5, 20, 20, -5, 1)

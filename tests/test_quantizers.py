@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from tokenreel.models.quantizers import FSQ
 
 LEVELS = [(2,), (3,), (8,), (5, 4), (2, 2, 3), (7, 5, 5, 5), (8, 5, 5, 5), (8, 8, 8, 5, 5, 5)]

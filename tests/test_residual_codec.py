@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tokenreel.models.frame_decoder import pixels_of, to_bytes, to_unit
 from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from tokenreel.models.motion import half_pel_planes

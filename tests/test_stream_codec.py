@@ -3,10 +3,12 @@
 import dataclasses
 import tracemalloc
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+
 from tokenreel.models.stream_codec import decode_stream, encode_frames, encode_stream
 from tokenreel.tokens.accounting import count, count_frame
 from tokenreel.tokens.bitstream import read_tokens, write_tokens
@@ -223,7 +225,7 @@ class TestQuality:
             spent.append(total(result))
             reached.append(np.mean(result.psnr))
         assert spent == sorted(spent) and spent[0] < 0.7 * spent[3]
-        assert all(a < b + 0.05 for a, b in zip(reached, reached[1:], strict=False)) and reached[0] < reached[3] - 2
+        assert all(a < b + 0.05 for a, b in pairwise(reached)) and reached[0] < reached[3] - 2
 
     def test_target_is_met_where_it_can_be(self, trained_tokenizer, pan):
         frames = pan(5, (0, 5), (64, 96), seed=4)
@@ -252,6 +254,14 @@ class TestBudget:
         result = encode_stream([frames], trained_tokenizer, budget=budget, frame_rate=24, length=12)
         assert total(result) <= budget * 12 / 24 + 12
 
+    def test_a_last_group_is_not_begun_on_credit(self, tiny_tokenizer, texture):
+        """Two groups of eight and one frame: a third key frame could not be paid for any more."""
+        still = np.repeat(texture(32, 32)[None], 17, 0)
+        budget = 16 / 0.6 / 8 * 24
+        result = encode_stream([still], tiny_tokenizer, budget=budget, frame_rate=24, length=17, max_gop=8)
+        assert total(result) <= budget * 17 / 24
+        assert kinds(result).count("I") == 2
+
     def test_more_buys_more(self, trained_tokenizer, pan):
         frames = pan(8, (2, 5), (64, 64), seed=3)
         reached, spent = [], []
@@ -259,7 +269,7 @@ class TestBudget:
             result = encode_stream([frames], trained_tokenizer, budget=share * 64 * 24, frame_rate=24, length=8)
             spent.append(total(result))
             reached.append(np.mean(result.psnr))
-        assert all(a < b + 0.05 for a, b in zip(reached, reached[1:], strict=False)), (reached, spent)
+        assert all(a < b + 0.05 for a, b in pairwise(reached)), (reached, spent)
         assert reached[0] < reached[-1] - 0.5
         assert spent[1] >= 0.85 * 0.35 * 64 * 8  # what is given is also used
 
