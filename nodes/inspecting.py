@@ -98,10 +98,11 @@ def draw_overview(tokens: VideoTokens, indices: list[int], drawn: list[np.ndarra
         captions.append(f"{index} {kind}: {counted.per_frame[index]:,} tokens")
     kinds = [count_frame(frame) for frame in tokens.frames]
     series = {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
+    facts = report(tokens)
     title = (
-        f"{counted.tokens:,} tokens in {len(tokens.frames)} frames, {float(counted.tokens / tokens.duration):,.0f} a second\n"
-        f"{keys} key frames, {len(tokens.frames) - keys} predicted; {tokens.width} x {tokens.height} pixels, "
-        f"{report(tokens)['bits_per_pixel']:.4f} bits a pixel"
+        f"{facts['tokens']:,} tokens in {facts['frames']} frames, {facts['tokens_per_second']:,.0f} a second\n"
+        f"{keys} key frames, {facts['frames'] - keys} predicted; {facts['width']} x {facts['height']} pixels, "
+        f"{facts['bits_per_pixel']:.4f} bits a pixel"
     )
     return heat_sheet(panels, captions, title=title, series=series)
 

@@ -10,6 +10,18 @@ from .sources import to_images
 from .types import FrameTimeline
 
 
+def _max_gap() -> Any:
+    return io.Int.Input(
+        "max_gap",
+        default=0,
+        min=0,
+        max=100_000,
+        advanced=True,
+        tooltip="The most source frames from one kept frame to the next; more frames are kept where it takes that. "
+        "0 sets no limit.",
+    )
+
+
 class SampleFrames(io.ComfyNode):
     """Keeps frames where the picture changes."""
 
@@ -52,15 +64,7 @@ class SampleFrames(io.ComfyNode):
                     step=0.01,
                     tooltip="How many frames to keep for each second of video on average, if amount is fps.",
                 ),
-                io.Int.Input(
-                    "max_gap",
-                    default=0,
-                    min=0,
-                    max=100_000,
-                    advanced=True,
-                    tooltip="The most source frames from one kept frame to the next; more frames are kept where "
-                    "it takes that. 0 sets no limit.",
-                ),
+                _max_gap(),
             ],
             outputs=[
                 io.Video.Output(
@@ -72,7 +76,7 @@ class SampleFrames(io.ComfyNode):
                 ),
                 FrameTimeline.Output(
                     display_name="timeline",
-                    tooltip="When every source frame was shown, which were kept, and where shots begin.",
+                    tooltip="When each source frame was shown, which were kept, where shots begin.",
                 ),
                 io.Int.Output(display_name="count", tooltip="How many frames were kept."),
             ],
