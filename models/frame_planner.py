@@ -82,7 +82,8 @@ class FramePlanner:
         if target is not None and float(rest.sum()) <= min(target, float(skip.sum())):
             vector, still, skip = torch.zeros_like(vector), decoder.reference, rest
         saved = blocks_of(skip).sum(-1) - blocks_of(motion).sum(-1)
-        differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & (target is None or float(skip.sum()) > target)
+        wanting = target is None or bool(float(skip.sum()) > target)
+        differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & wanting
         self.moves = differs & (saved > price * (1 - SKIP_TOKENS))
         while allowance is not None and motion_tokens(self.moves) > max(allowance, 1.0):
             price *= 1.25

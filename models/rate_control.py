@@ -34,7 +34,7 @@ class FixedQuality(RateControl):
     """Every frame reaches `quality` dB, as far as the codec can."""
 
     def __init__(self, quality: float, gop: int):
-        self.quality, self.gop = quality, gop
+        self.quality, self.gop = float(quality), gop
 
     def target_error(self, samples: int) -> float | None:
         # A little more than that: a frame that only repeats its key frame is as good, whatever the rounding here.
