@@ -219,8 +219,8 @@ def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
         print(json.dumps(_finite(facts), allow_nan=False))
     elif args.command == "run":
         for result in facts["results"]:
-            for text in result["texts"].values():
-                print(text)
+            for node, text in result["texts"].items():
+                print(f"-- {node}", text, sep="\n")
             print(*result["files"], sep="\n")
     else:
         _show({key: value for key, value in facts.items() if value not in ("", None)})

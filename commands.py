@@ -212,7 +212,8 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
             result = run_workflow(workflow, nodes, **common, on_node=lambda event: _tell_node(event, tell))
         else:
             result = run_on_server(workflow, address, nodes, **common, on_status=tell)
-        results.append({"on": target, "files": [str(path) for path in result.files], "texts": result.texts})
+        texts = {f"{node_id} {_title(workflow.get(node_id, {}))}": text for node_id, text in _once(result.texts).items()}
+        results.append({"on": target, "files": [str(path) for path in result.files], "texts": texts})
     return {"results": results, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -220,6 +221,19 @@ def _node_classes() -> dict[str, Any]:
     from .nodes import NODES
 
     return {node.GET_SCHEMA().node_id: node for node in NODES}
+
+
+def _title(node: dict[str, Any]) -> str:
+    return (node.get("_meta") or {}).get("title") or node.get("class_type", "")
+
+
+def _once(texts: dict[str, str]) -> dict[str, str]:
+    """Each text where it is said first: previews only repeat it."""
+    first: dict[str, str] = {}
+    for node_id, text in texts.items():
+        if text not in first.values():
+            first[node_id] = text
+    return first
 
 
 def _folder_name(target: str) -> str:

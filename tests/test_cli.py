@@ -1,0 +1,506 @@
+"""Every command end to end on tiny clips: facts on stdout, one line per failure on stderr, nothing left half done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import tokenreel
+from tokenreel import cli, commands
+from tokenreel.host import resources
+
+ROOT = Path(tokenreel.__file__).parent
+COUNTED = {
+    "frames",
+    "width",
+    "height",
+    "frame_rate",
+    "duration",
+    "tokens",
+    "tokens_per_second",
+    "tokens_by_kind",
+    "bits",
+    "bits_per_pixel",
+}
+
+
+def write_clip(path, frames=5, width=64, height=48, seconds_of_sound=0.0):
+    """A pan over the reel's wall, or fewer frames of it."""
+    from tokenreel.video.reel import render
+    from tokenreel.video.writer import VideoWriter
+
+    drawn = next(render(max(64, width), max(64, height), 24, max(2, frames) / 24).chunks(max(2, frames)))
+    silent = path.with_name(f"silent_{path.name}") if seconds_of_sound else path
+    with VideoWriter(silent, width=width, height=height, frame_rate=Fraction(24), crf=8) as writer:
+        writer.write(np.ascontiguousarray(drawn[:frames, :height, :width]))
+    if seconds_of_sound:
+        with_sound(silent, path, seconds_of_sound)
+    return path
+
+
+def with_sound(silent, path, seconds):
+    from tokenreel.video.reader import VideoReader
+    from tokenreel.video.writer import VideoWriter
+
+    sound = path.with_suffix(".m4a.mp4")
+    sound_only(sound, seconds)
+    with VideoReader(silent) as reader:
+        size = {"width": reader.info.width, "height": reader.info.height}
+        with VideoWriter(path, **size, frame_rate=Fraction(24), crf=8, audio_source=sound) as writer:
+            for chunk in reader.chunks():
+                writer.write(chunk.frames)
+
+
+def sound_only(path, seconds=0.3):
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        samples = np.sin(np.arange(int(48000 * seconds)) / 20).astype(np.float32)[np.newaxis]
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """64x48, 5 frames at 24 per second."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture(scope="module")
+def token_file(clip):
+    path = clip.with_name("clip.tokens")
+    assert cli.main(["encode", str(clip), str(path), "--quality", "22"]) == 0
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command; (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def facts(run):
+    """Runs a command with --json, and gives its one object."""
+
+    def call(*arguments):
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, err
+        assert len(out.splitlines()) == 1
+        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+    return call
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Runs a command that must fail: one line that names `names`, exit code 1, and nothing new in the folder."""
+
+    def call(*arguments, names):
+        before = sorted(tmp_path.iterdir())
+        code, out, err = run(*arguments)
+        assert (code, out) == (1, "")
+        lines = [line for line in err.splitlines() if not line.startswith("note:")]
+        assert len(lines) == 1, err
+        assert lines[0].startswith(f"tokenreel {arguments[0]}: ")
+        assert "Traceback" not in err
+        for name in names:
+            assert str(name) in lines[0], lines[0]
+        assert sorted(tmp_path.iterdir()) == before
+        return lines[0]
+
+    return call
+
+
+class TestEncodeAndDecode:
+    def test_keys(self, facts, clip, tmp_path):
+        found = facts("encode", clip, tmp_path / "x.tokens", "--quality", 22)
+        assert set(found) == COUNTED | {"file_bytes", "psnr", "ssim", "seconds", "peak_rss_bytes"}
+        assert (found["frames"], found["width"], found["height"], found["frame_rate"]) == (5, 64, 48, 24.0)
+        assert found["tokens"] == sum(found["tokens_by_kind"].values())
+        assert found["file_bytes"] == (tmp_path / "x.tokens").stat().st_size
+        assert 20e6 < found["peak_rss_bytes"] < 64e9
+
+    def test_decode_keys(self, facts, token_file, tmp_path):
+        found = facts("decode", token_file, tmp_path / "y.mp4")
+        assert set(found) == COUNTED | {"file_bytes", "seconds", "peak_rss_bytes"}
+        assert found["file_bytes"] == (tmp_path / "y.mp4").stat().st_size
+
+    def test_info_says_what_encode_said(self, facts, clip, tmp_path):
+        encoded = facts("encode", clip, tmp_path / "x.tokens", "--mode", "frames")
+        told = facts("info", tmp_path / "x.tokens")
+        assert {key: told[key] for key in COUNTED | {"file_bytes"}} == {
+            key: encoded[key] for key in COUNTED | {"file_bytes"}
+        }
+        assert told["key_frames"] == 5
+        assert len(told["tokenizer_sha256"]) == 64
+
+    @pytest.mark.parametrize(
+        ("size", "options"),
+        [
+            ((64, 48), ["--mode", "stream"]),
+            ((64, 48), ["--mode", "frames"]),
+            ((53, 37), ["--quality", "24"]),
+            ((64, 48), ["--size", "32", "--crop"]),
+            ((50, 34), ["--budget", "2000", "--max-gop", "3"]),
+        ],
+    )
+    def test_psnr_is_what_decoding_gives(self, facts, tmp_path, size, options):
+        """To the last bit."""
+        source = write_clip(tmp_path / "source.mp4", 4, *size)
+        if "--crop" in options:  # measured against what was encoded, not against the whole frame
+            options = [*options, "--max-frames", "3"]
+        encoded = facts("encode", source, tmp_path / "x.tokens", *options)
+        facts("decode", tmp_path / "x.tokens", tmp_path / "y.mkv", "--lossless")
+        measured = facts("measure", source, tmp_path / "y.mkv")
+        assert measured["psnr"] == encoded["psnr"]
+        assert measured["ssim"] == encoded["ssim"]
+        assert measured["frames"] == encoded["frames"]
+
+    def test_one_frame(self, facts, tmp_path):
+        source = write_clip(tmp_path / "one.mp4", 1)
+        assert facts("encode", source, tmp_path / "x.tokens")["frames"] == 1
+        assert facts("decode", tmp_path / "x.tokens", tmp_path / "y.mp4")["frames"] == 1
+        assert facts("measure", source, tmp_path / "y.mp4")["frames"] == 1
+
+    def test_odd_size_comes_back(self, facts, tmp_path):
+        source = write_clip(tmp_path / "odd.mp4", 3, 51, 35)
+        found = facts("encode", source, tmp_path / "x.tokens")
+        assert (found["width"], found["height"]) == (51, 35)
+        facts("decode", tmp_path / "x.tokens", tmp_path / "y.mp4")
+        assert facts("measure", source, tmp_path / "y.mp4")["reference_scaled"] is False
+
+    def test_sound_is_no_hindrance(self, facts, tmp_path):
+        source = write_clip(tmp_path / "sound.mp4", 3, seconds_of_sound=0.2)
+        assert facts("encode", source, tmp_path / "x.tokens")["frames"] == 3
+
+    def test_max_frames_and_size(self, facts, clip, tmp_path):
+        found = facts("encode", clip, tmp_path / "x.tokens", "--max-frames", 2, "--size", 24)
+        assert (found["frames"], found["width"], found["height"]) == (2, 32, 24)
+
+    def test_tokenizer_by_name(self, facts, token_file, tmp_path):
+        weights = ROOT / "models" / "weights" / "i8.safetensors"
+        assert facts("decode", token_file, tmp_path / "y.mp4", "--tokenizer", weights)["frames"] == 5
+
+    def test_an_older_output_is_replaced(self, facts, clip, tmp_path):
+        (tmp_path / "x.tokens").write_text("old")
+        facts("encode", clip, tmp_path / "x.tokens", "--size", 16, "--max-frames", 1)
+        assert facts("info", tmp_path / "x.tokens")["frames"] == 1
+
+
+class TestMeasure:
+    def test_says_that_the_reference_was_scaled(self, run, clip, tmp_path):
+        small = write_clip(tmp_path / "small.mp4", 5, 32, 24)
+        code, out, err = run("measure", clip, small, "--json")
+        assert code == 0
+        assert "scaled from 64x48 to 32x24" in err
+        assert json.loads(out)["reference_scaled"] is True
+
+    def test_says_that_frames_were_left_out(self, run, clip, tmp_path):
+        code, out, err = run("measure", clip, write_clip(tmp_path / "short.mp4", 3), "--json")
+        assert code == 0
+        assert json.loads(out)["frames_left_out"] == 2
+        assert "2 more frames" in err
+
+    def test_a_clip_equals_itself(self, facts, clip):
+        assert facts("measure", clip, clip)["psnr"] == 100.0
+
+
+class TestSample:
+    @pytest.mark.parametrize("policy", ["motion", "uniform"])
+    def test_keeps_the_frames_it_says(self, facts, clip, tmp_path, policy):
+        from tokenreel.video.timeline import FrameTimeline
+
+        found = facts(
+            "sample", clip, tmp_path / "s.mp4", "--frames", 3, "--policy", policy, "--timeline", tmp_path / "t.json"
+        )
+        timeline = FrameTimeline.from_json((tmp_path / "t.json").read_text())
+        assert found["kept"] == list(timeline.kept)
+        assert (found["frames"], found["source_frames"], found["kept"][0]) == (3, 5, 0)
+        assert facts("encode", tmp_path / "s.mp4", tmp_path / "x.tokens", "--size", 16)["frames"] == 3
+
+    def test_rate(self, facts, clip, tmp_path):
+        assert facts("sample", clip, tmp_path / "s.mp4", "--fps", 9.6)["frames"] == 2
+
+    def test_timeline_is_not_the_video(self, refused, clip, tmp_path):
+        refused("sample", clip, tmp_path / "s.mp4", "--frames", 3, "--timeline", tmp_path / "s.mp4", names=["s.mp4"])
+
+
+class TestRun:
+    @pytest.fixture
+    def workflow(self, tmp_path, clip):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "clip.mp4").write_bytes(clip.read_bytes())
+        path = tmp_path / "workflow.json"
+        encode = {"video": ["1", 0], "tokenizer": ["2", 0], "size": 16, "crop": False, "fps": 24.0}
+        nodes = {
+            "1": {"class_type": "LoadVideo", "inputs": {"file": "clip.mp4"}},
+            "2": {"class_type": "TokenReel_LoadTokenizer", "inputs": {"tokenizer_name": "i8"}},
+            "3": {"class_type": "TokenReel_EncodeVideo", "inputs": encode},
+            "4": {"class_type": "TokenReel_SaveTokens", "inputs": {"tokens": ["3", 0], "filename_prefix": "t/run"}},
+        }
+        path.write_text(json.dumps(nodes))
+        return path
+
+    def test_runs_here(self, facts, workflow, tmp_path):
+        found = facts("run", workflow, "--input", tmp_path / "in", "--output", tmp_path / "out", "--set", "3.size=32")
+        (saved,) = found["results"][0]["files"]
+        assert Path(saved).parent == tmp_path / "out" / "t"
+        assert facts("info", saved)["height"] == 32
+
+    def test_problem_is_one_line(self, refused, workflow, tmp_path):
+        refused(
+            "run", workflow, "--input", tmp_path / "in", "--output", tmp_path / "out", "--set", "9.size=1", names=["9"]
+        )
+
+    def test_failing_node_is_named(self, run, workflow, tmp_path):
+        (tmp_path / "in" / "clip.mp4").write_text("no video")
+        code, _, err = run("run", workflow, "--input", tmp_path / "in", "--output", tmp_path / "out")
+        assert code == 1
+        assert "clip.mp4" in err.splitlines()[-1]
+
+    def test_unreachable_server(self, refused, workflow, tmp_path):
+        refused(
+            "run", workflow, "--output", tmp_path / "out", "--on", "http://127.0.0.1:9", names=["http://127.0.0.1:9"]
+        )
+
+    def test_folder_name_of_a_server(self):
+        assert commands._folder_name("http://127.0.0.1:8188") == "127_0_0_1_8188"
+
+
+class TestRefused:
+    def test_missing_file(self, refused, tmp_path):
+        refused("encode", tmp_path / "none.mp4", tmp_path / "x.tokens", names=["none.mp4", "there is no such file"])
+
+    def test_text_called_mp4(self, refused, tmp_path):
+        (tmp_path / "text.mp4").write_text("This is no video.\n" * 100)
+        refused("encode", tmp_path / "text.mp4", tmp_path / "x.tokens", names=["text.mp4", "no known video container"])
+
+    @pytest.mark.parametrize("share", [0.3, 0.9])
+    def test_truncated(self, refused, tmp_path, share):
+        whole = write_clip(tmp_path / "whole.mp4", 24)
+        data = whole.read_bytes()
+        (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
+        refused("encode", tmp_path / "cut.mp4", tmp_path / "x.tokens", "--size", "16", names=["cut.mp4"])
+
+    def test_empty_file(self, refused, tmp_path):
+        (tmp_path / "empty.mp4").touch()
+        refused("measure", tmp_path / "empty.mp4", tmp_path / "empty.mp4", names=["empty.mp4"])
+
+    def test_no_video_stream(self, refused, tmp_path):
+        sound_only(tmp_path / "sound.mp4")
+        refused("encode", tmp_path / "sound.mp4", tmp_path / "x.tokens", names=["sound.mp4", "no video"])
+
+    def test_flipped_byte(self, refused, token_file, tmp_path):
+        data = bytearray(token_file.read_bytes())
+        data[-20] ^= 1
+        (tmp_path / "bad.tokens").write_bytes(data)
+        refused("decode", tmp_path / "bad.tokens", tmp_path / "y.mp4", names=["bad.tokens"])
+        refused("info", tmp_path / "bad.tokens", names=["bad.tokens"])
+
+    def test_unknown_tokenizer(self, refused, random_tokens, tmp_path):
+        from tokenreel.tokens.bitstream import write_tokens
+
+        write_tokens(tmp_path / "x.tokens", random_tokens())
+        refused("decode", tmp_path / "x.tokens", tmp_path / "y.mp4", names=["'i8'", "--tokenizer FILE"])
+
+    def test_wrong_tokenizer(self, refused, token_file, tmp_path):
+        from tokenreel.models.checkpoint import save_checkpoint
+        from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+
+        small = {"encoder_widths": (8, 8), "decoder_widths": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
+        other = ImageTokenizer(ImageTokenizerConfig(**small, heads=2))
+        save_checkpoint(tmp_path / "other.safetensors", other, "image_tokenizer", "other")
+        refused(
+            "decode",
+            token_file,
+            tmp_path / "y.mp4",
+            "--tokenizer",
+            tmp_path / "other.safetensors",
+            names=["'i8'", "'other'", "Load the tokenizer"],
+        )
+
+    def test_weights_that_are_none(self, refused, clip, tmp_path):
+        (tmp_path / "w.safetensors").write_text("no weights")
+        weights = tmp_path / "w.safetensors"
+        refused("encode", clip, tmp_path / "x.tokens", "--tokenizer", weights, names=["w.safetensors"])
+
+    def test_missing_weights(self, refused, clip, tmp_path):
+        refused("encode", clip, tmp_path / "x.tokens", "--tokenizer", tmp_path / "none.safetensors", names=["none"])
+
+    @pytest.mark.parametrize("command", ["encode", "decode", "sample"])
+    def test_missing_folder(self, refused, clip, token_file, tmp_path, command):
+        source = token_file if command == "decode" else clip
+        target = tmp_path / "none" / ("x.tokens" if command == "encode" else "x.mp4")
+        more = ["--frames", "2"] if command == "sample" else []
+        refused(command, source, target, *more, names=[target, "does not exist", "Create it first"])
+
+    @pytest.mark.parametrize(("command", "name"), [("encode", "x.mp4"), ("decode", "x.tokens"), ("sample", "x.gif")])
+    def test_suffix(self, refused, clip, token_file, tmp_path, command, name):
+        source = token_file if command == "decode" else clip
+        more = ["--frames", "2"] if command == "sample" else []
+        refused(command, source, tmp_path / name, *more, names=[name, "suffix"])
+
+    def test_output_is_the_input(self, refused, tmp_path):
+        source = write_clip(tmp_path / "clip.mp4", 2)
+        before = source.read_bytes()
+        (tmp_path / "link.mp4").symlink_to(source)
+        refused("sample", source, tmp_path / "link.mp4", "--frames", "1", names=["link.mp4", "it is the input"])
+        assert source.read_bytes() == before
+
+    def test_output_is_a_folder(self, refused, clip, tmp_path):
+        (tmp_path / "x.tokens").mkdir()
+        refused("encode", clip, tmp_path / "x.tokens", names=["x.tokens", "it is a folder"])
+
+    def test_budget_that_cannot_be_kept(self, refused, clip, tmp_path):
+        refused("encode", clip, tmp_path / "x.tokens", "--budget", "1", names=["Invalid budget (1 tokens/s)"])
+
+    def test_quality_of_single_frames(self, refused, clip, tmp_path):
+        refused("encode", clip, tmp_path / "x.tokens", "--mode", "frames", "--quality", "20", names=["Mode 'frames'"])
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [],
+            ["generate"],
+            ["encode", "a.mp4"],
+            ["encode", "a.mp4", "b.tokens", "--quality", "nan"],
+            ["encode", "a.mp4", "b.tokens", "--quality", "inf"],
+            ["encode", "a.mp4", "b.tokens", "--quality", "30", "--budget", "5"],
+            ["encode", "a.mp4", "b.tokens", "--size", "1.5"],
+            ["encode", "a.mp4", "b.tokens", "--max-frames", "0"],
+            ["sample", "a.mp4", "b.mp4"],
+            ["bench", "nonsense"],
+        ],
+    )
+    def test_exit_code_2(self, arguments, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+        assert "usage: tokenreel" in capsys.readouterr().err
+
+    def test_help_lists_what_is_served(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--help"])
+        assert stop.value.code == 0
+        out = capsys.readouterr().out
+        for command in ("run", "demo", "sample", "encode", "decode", "info", "measure", "bench"):
+            assert f"    {command} " in out
+        for later in ("generate", "upscale", "interpolate", "quantize", "shots"):
+            assert later not in out
+
+    def test_facts_for_people(self, run, token_file):
+        code, out, _ = run("info", token_file)
+        assert code == 0
+        assert "frames             5\n" in out
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("command", ["encode", "decode", "sample", "demo"])
+    def test_nothing_is_left(self, run, clip, token_file, tmp_path, monkeypatch, command):
+        update, calls = resources.Progress.update, []
+
+        def interrupt(self, *arguments, **named):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return update(self, *arguments, **named)
+
+        monkeypatch.setattr(resources.Progress, "update", interrupt)
+        arguments = {
+            "encode": ["encode", clip, tmp_path / "x.tokens"],
+            "decode": ["decode", token_file, tmp_path / "y.mp4"],
+            "sample": ["sample", clip, tmp_path / "s.mp4", "--frames", "2"],
+            "demo": ["demo", clip, "--output", tmp_path / "demo"],
+        }[command]
+        before = signal.getsignal(signal.SIGINT)
+        code, out, err = run(*arguments)
+        assert (code, out) == (130, "")
+        assert "interrupted" in err.splitlines()[-1]
+        assert not list(tmp_path.iterdir())
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+class TestMessages:
+    def test_json_has_no_infinity(self, capsys):
+        args = cli.build_parser().parse_args(["info", "x.tokens", "--json"])
+        cli._print({"psnr": float("inf"), "nested": {"a": [float("nan"), 1]}}, args)
+        assert json.loads(capsys.readouterr().out) == {"psnr": None, "nested": {"a": [None, 1]}}
+
+    @pytest.mark.parametrize(
+        ("error", "text"),
+        [
+            (PermissionError(13, "Permission denied", "a.tokens"), "Cannot use 'a.tokens': Permission denied"),
+            (ModuleNotFoundError("no", name="torch"), r"pip install 'tokenreel\[headless\]'"),
+            (MemoryError(), "Out of memory"),
+            (ValueError("two\nlines"), "^two lines$"),
+        ],
+    )
+    def test_one_line(self, monkeypatch, run, error, text):
+        import re
+
+        def fail(args, tell):
+            raise error
+
+        monkeypatch.setattr(commands, "info", fail)
+        code, _, err = run("info", "x.tokens")
+        assert code == 1
+        assert re.search(text, err.removeprefix("tokenreel info: ").strip())
+
+    def test_faults_of_the_program_show_where(self, monkeypatch):
+        def fail(args, tell):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+        monkeypatch.setattr(commands, "info", fail)
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            cli.main(["info", "x.tokens"])
+
+
+class TestProcess:
+    def start(self, *arguments, code="sys.exit(cli.main(sys.argv[1:]))"):
+        """A new Python with this checkout as `tokenreel`, whatever is installed."""
+        load = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("tokenreel", {str(ROOT / "__init__.py")!r},
+                                              submodule_search_locations=[{str(ROOT)!r}])
+module = importlib.util.module_from_spec(spec)
+sys.modules["tokenreel"] = module
+spec.loader.exec_module(module)
+from tokenreel import cli
+{code}
+"""
+        return subprocess.run([sys.executable, "-c", load, *map(str, arguments)], capture_output=True, text=True)
+
+    def test_help_loads_nothing_heavy(self):
+        code = "cli.build_parser(); print(sorted({'torch', 'av', 'numpy', 'PIL'} & set(sys.modules)))"
+        assert self.start(code=code).stdout == "[]\n"
+
+    def test_exit_code_and_streams(self, tmp_path):
+        done = self.start("info", tmp_path / "none.tokens", "--json")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert "none.tokens" in done.stderr
+
+    def test_peak_memory_is_this_process_own(self):
+        """Not that of whoever started it."""
+        ballast = bytearray(600_000_000)
+        code = "from tokenreel.host.resources import peak_memory; print(peak_memory())"
+        assert int(self.start(code=code).stdout) < 300_000_000
+        del ballast
