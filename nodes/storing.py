@@ -1,5 +1,6 @@
 """Token files: Save Video Tokens, Load Video Tokens."""
 
+from pathlib import Path
 from typing import Any
 
 from ..host import files
@@ -8,6 +9,8 @@ from ..tokens.accounting import report
 from ..tokens.bitstream import SUFFIX, read_tokens, write_tokens
 from .reports import describe_tokens
 from .types import VideoTokens
+
+_FOLDER = "tokens"  # in the output folder
 
 
 class SaveTokens(io.ComfyNode):
@@ -27,7 +30,7 @@ class SaveTokens(io.ComfyNode):
                 VideoTokens.Input("tokens", tooltip="The tokens to save."),
                 io.String.Input(
                     "filename_prefix",
-                    default="tokens/TokenReel",
+                    default=f"{_FOLDER}/TokenReel",
                     tooltip="Name in the output folder, subfolders allowed; a number and .tokens are added. "
                     "%width%, %height%, %year%, %month% and %day% are filled in.",
                 ),
@@ -49,6 +52,12 @@ class SaveTokens(io.ComfyNode):
         return io.NodeOutput(name, text, ui={"text": (text,), "tokens": [saved]})
 
 
+def _saved() -> list[str]:
+    """What Save Video Tokens wrote where it writes by default, as names that `files.resolve_input` takes."""
+    folder = Path(files.output_dir(), _FOLDER)
+    return sorted(f"{_FOLDER}/{path.name} [output]" for path in folder.glob(f"*{SUFFIX}"))
+
+
 class LoadTokens(io.ComfyNode):
     """Reads a token file."""
 
@@ -58,14 +67,14 @@ class LoadTokens(io.ComfyNode):
             node_id="TokenReel_LoadTokens",
             display_name="Load Video Tokens",
             category="video/tokens",
-            description="Reads a .tokens file from the input folder. Every bit of it is checked.",
+            description="Reads a .tokens file from the input folder, or one that was saved. Every bit is checked.",
             search_aliases=["import tokens", "read tokens", "bitstream", "load latent"],
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=files.list_input_suffix(SUFFIX),
-                    tooltip="A .tokens file in the input folder. To load one that was just saved, move it there "
-                    "from the output folder and refresh.",
+                    options=[*files.list_input_suffix(SUFFIX), *_saved()],
+                    tooltip="A .tokens file in the input folder, or one that was saved to output/tokens. After saving "
+                    "press R to see it here.",
                 )
             ],
             outputs=[

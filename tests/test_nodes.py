@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,25 @@ def talking(session, reel):
     tone = torch.sin(torch.arange(44_100) * 0.05).mul(0.3)[None, None]
     parts = VideoComponents(uint8_to_image(reel), Fraction(8), {"waveform": tone, "sample_rate": 44_100})
     return VideoFromComponents(parts)
+
+
+@pytest.fixture
+def late_tone(session, reel):
+    """The reel, silent for half a second and then with a tone."""
+    tone = torch.sin(torch.arange(44_100) * 0.1).mul(0.5)[None, None]
+    tone[..., :22_050] = 0
+    parts = VideoComponents(uint8_to_image(reel), Fraction(8), {"waveform": tone, "sample_rate": 44_100})
+    return VideoFromComponents(parts)
+
+
+def tone_begins(video):
+    """When the sound of a video becomes loud, in seconds."""
+    with av.open(video.get_stream_source()) as container:
+        for frame in container.decode(audio=0):
+            loud = np.flatnonzero(np.abs(frame.to_ndarray().astype(np.float64)).max(0) > 0.2)
+            if loud.size:
+                return float(frame.pts * frame.time_base) + loud[0] / frame.sample_rate
+    return None
 
 
 @pytest.fixture
@@ -285,6 +305,11 @@ class TestSampleFrames:
         with VideoReader(sample(talking)[0].get_stream_source()) as reader:
             assert reader.info.has_audio
 
+    def test_sound_of_a_part_stays_in_step(self, late_tone):
+        """The tone begins at 0.5 s of the file, 0.25 s into the part."""
+        part = late_tone.as_trimmed(0.25, 0.5)
+        assert tone_begins(sample(part, policy="uniform", frames=4)[0]) == pytest.approx(0.25, abs=0.06)
+
     def test_missing_file(self, session, tmp_path):
         with pytest.raises(VideoError, match=r"gone\.mp4"):
             sample(VideoFromFile(str(tmp_path / "gone.mp4")))
@@ -445,6 +470,13 @@ class TestDecodeTokens:
             with VideoReader(decoded.get_stream_source()) as reader:
                 assert reader.info.has_audio == sound
 
+    def test_sound_of_a_part_stays_in_step(self, late_tone, tokenizer):
+        part = late_tone.as_trimmed(0.25, 0.5)
+        tokens = encode_residual(tokenizer, video=part)[0]
+        assert tokens.pts[0] == 0 and tokens.duration == Fraction(1, 2)
+        decoded = DecodeTokens.execute(tokens, False, False, tokenizer=tokenizer, audio_from=part)[0]
+        assert tone_begins(decoded) == pytest.approx(0.25, abs=0.06)
+
 
 class TestTokenFiles:
     def test_what_is_saved_can_be_loaded(self, stream, tmp_path):
@@ -458,6 +490,12 @@ class TestTokenFiles:
             assert LoadTokens.validate_inputs(path.name) is True
             tokens, loaded_report = LoadTokens.execute(path.name).args
         assert tokens == stream and loaded_report in report
+
+    def test_what_was_just_saved_is_offered(self, stream, session):
+        SaveTokens.execute(stream, "tokens/TokenReel")
+        assert schema_of(LoadTokens).inputs[0].options == ["tokens/TokenReel_00001_.tokens [output]"]
+        assert LoadTokens.validate_inputs("tokens/TokenReel_00001_.tokens [output]") is True
+        assert LoadTokens.execute("tokens/TokenReel_00001_.tokens [output]")[0] == stream
 
     def test_names_that_are_not_there_or_not_allowed(self, session):
         assert "No file 'gone.tokens' in the input folder" in LoadTokens.validate_inputs("gone.tokens")
