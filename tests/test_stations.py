@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from tokenreel.stations import (
     decode_to_file,
     encode_clip,
@@ -22,7 +23,7 @@ from tokenreel.video.reader import VideoReader
 from tokenreel.video.writer import VideoWriter
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What a cancelled run raises."""
 
 
@@ -49,7 +50,11 @@ def file(frames, tmp_path_factory):
 def read(path):
     with VideoReader(path) as reader:
         chunks = list(reader.chunks())
-        return np.concatenate([chunk.frames for chunk in chunks]), [pts for chunk in chunks for pts in chunk.pts], reader
+        return (
+            np.concatenate([chunk.frames for chunk in chunks]),
+            [pts for chunk in chunks for pts in chunk.pts],
+            reader,
+        )
 
 
 class TestThereAndBack:
@@ -114,9 +119,9 @@ class TestCancelling:
 
         def check():
             if sum(done) >= 3:
-                raise Stop
+                raise StopError
 
-        with VideoClip(file) as clip, pytest.raises(Stop):
+        with VideoClip(file) as clip, pytest.raises(StopError):
             encode_clip(clip, tiny_tokenizer, mode=mode, check=check, progress=done.append)
         assert done == [1, 1, 1]
 
@@ -128,9 +133,9 @@ class TestCancelling:
 
         def check():
             if sum(done) >= after:
-                raise Stop
+                raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             decode_to_file(tokens, tiny_tokenizer, tmp_path / "b.mp4", check=check, progress=done.append)
         assert sum(done) == after and list(tmp_path.iterdir()) == []
 
@@ -140,22 +145,22 @@ class TestCancelling:
         (tmp_path / "b.mp4").write_bytes(b"older")
 
         def check():
-            raise Stop
+            raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             decode_to_file(tokens, tiny_tokenizer, tmp_path / "b.mp4", check=check)
         assert (tmp_path / "b.mp4").read_bytes() == b"older"
 
     def test_sampling_and_measuring_stop(self, file, tmp_path):
         def check():
-            raise Stop
+            raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             sample_frames(file, frames=3, check=check)
         timeline, _ = sample_frames(file, frames=3)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             write_sample(file, timeline, tmp_path / "s.mp4", check=check)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             measure_files(file, file, check=check)
         assert list(tmp_path.iterdir()) == []
 
