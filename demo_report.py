@@ -97,22 +97,25 @@ about others: <code>tokenreel bench tokens --clips DIR</code> measures a folder 
 
 def _introduction(findings: Findings) -> str:
     facts, single = findings.facts, findings.single
-    difference = facts["psnr"] - single["psnr"]
-    compared = (
-        "the same quality"
-        if abs(difference) < 0.05
-        else f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}"
-    )
+    saved, asked = facts["saved"], 1 - facts["tokens_equal_quality"] / single["tokens"]
     return f"""<p>{escape(findings.note)} {facts["frames"]} frames of {facts["width"]}x{facts["height"]} pixels,
 {facts["duration"]:.1f} s.</p>
 <p>A key frame is coded in full: one token for every 8x8 pixels. A frame after it says only what moved and what
-is new. Compared with a full set of tokens for every frame, the stream takes {_saving(facts)} at {compared}
-({facts["psnr"]:.2f} against {single["psnr"]:.2f} dB). It was asked for {facts["quality"]:.2f} dB.</p>"""
+is new. Compared with a full set of tokens for every frame, the stream takes {_saving(saved)} at
+{_compared(facts["psnr"], single["psnr"])} ({facts["psnr"]:.2f} against {single["psnr"]:.2f} dB). That is
+as good as each key frame; asked for {single["psnr"]:.2f} dB in every frame instead, it takes {_saving(asked)} at
+{_compared(facts["psnr_equal_quality"], single["psnr"])}.</p>"""
 
 
-def _saving(facts: dict[str, Any]) -> str:
-    saved = facts["saved"]
+def _saving(saved: float) -> str:
     return f"{saved:.0%} fewer tokens" if saved >= 0 else f"{-saved:.0%} more tokens"
+
+
+def _compared(decibels: float, reference: float) -> str:
+    difference = decibels - reference
+    if abs(difference) < 0.05:
+        return "the same quality"
+    return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}"
 
 
 def _cards(findings: Findings) -> str:

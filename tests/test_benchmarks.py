@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tokenreel
 from tokenreel.benchmarks import __main__ as command
 from tokenreel.benchmarks import results, tables, tokens
@@ -122,7 +123,7 @@ class TestTokens:
     def test_no_clips(self, tmp_path, folder):
         (tmp_path / "empty").mkdir()
         given = ["--clips", tmp_path / folder] if folder else []
-        with pytest.raises(ValueError, match="--clips DIR|no videos"):
+        with pytest.raises(ValueError, match=r"--clips DIR|no videos"):
             run_benchmarks(arguments("tokens", *given), print)
 
 

@@ -90,7 +90,9 @@ class TestReport:
     def findings(self, **changes):
         facts = {
             "tokens": 100, "tokens_every_frame": 200, "tokens_per_second": 50.0, "tokens_by_kind": {"key": 100},
-            "bits": 1600, "bits_per_pixel": 0.1, "psnr": 30.0, "ssim": 0.9, "quality": 30.0, "file_bytes": 900,
+            "bits": 1600, "bits_per_pixel": 0.1, "psnr": 30.0, "ssim": 0.9,
+            "tokens_equal_quality": 120, "psnr_equal_quality": 30.2,
+            "file_bytes": 900,
             "frames": 2, "width": 16, "height": 16, "duration": 2.0, "saved": 0.5, "source_bytes_raw": 1536,
             "encode_seconds": 1.0, "decode_seconds": 0.5, "seconds": 3.0, "peak_rss_bytes": None,
         }  # fmt: skip
@@ -120,6 +122,7 @@ class TestReport:
     def test_says_how_the_others_compare(self, tmp_path):
         page = self.page(tmp_path)
         assert "50% fewer tokens at the same quality" in page.replace("\n", " ")
+        assert "it takes 40% fewer tokens at 0.2 dB more" in page.replace("\n", " ")
         assert "1 times x264 medium" in page  # halfway on the logarithmic axis: 0.1 bits per pixel
 
     def test_a_loss_is_called_a_loss(self, tmp_path):
