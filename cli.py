@@ -232,6 +232,7 @@ def _call(args: argparse.Namespace) -> None:
     with resources.cancellable():
         facts = args.function(args, _note)
     _print({**facts, "peak_rss_bytes": resources.peak_memory()}, args)
+    sys.stdout.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,6 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         _note(f"tokenreel {args.command}: interrupted; nothing unfinished was left.")
         return INTERRUPTED
+    except BrokenPipeError:  # who reads our output has seen enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (ValueError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         if isinstance(error, RuntimeError) and not _expected(error):
             raise

@@ -212,7 +212,9 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
             result = run_workflow(workflow, nodes, **common, on_node=lambda event: _tell_node(event, tell))
         else:
             result = run_on_server(workflow, address, nodes, **common, on_status=tell)
-        texts = {f"{node_id} {_title(workflow.get(node_id, {}))}": text for node_id, text in _once(result.texts).items()}
+        texts = {
+            f"{node_id} {_title(workflow.get(node_id, {}))}": text for node_id, text in _once(result.texts).items()
+        }
         results.append({"on": target, "files": [str(path) for path in result.files], "texts": texts})
     return {"results": results, "seconds": round(time.monotonic() - started, 3)}
 

@@ -498,6 +498,13 @@ from tokenreel import cli
         assert len(done.stderr.splitlines()) == 1
         assert "none.tokens" in done.stderr
 
+    def test_reader_that_has_seen_enough(self, token_file):
+        code = "import os; reading, writing = os.pipe(); os.close(reading); os.dup2(writing, 1); " + (
+            "sys.exit(cli.main(sys.argv[1:]))"
+        )
+        done = self.start("info", token_file, code=code)
+        assert (done.returncode, done.stderr) == (1, "")
+
     def test_peak_memory_is_this_process_own(self):
         """Not that of whoever started it."""
         ballast = bytearray(600_000_000)
