@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..host import resources
 from ..models.checkpoint import VideoTokenizer, load_tokenizer
 from ..models.rate_control import HIGHEST_QUALITY, LOWEST_QUALITY
 from ..stations import Encoded, encode_clip
@@ -41,6 +42,7 @@ def measure_tokens(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     workers = min(args.workers or os.cpu_count() or 1, len(paths))
     started, clips, refused, used = time.monotonic(), [], [], np.zeros(load_tokenizer().codebook_size, np.int64)
     for path, outcome in zip(paths, _measured(paths, args.frames, args.size, workers), strict=True):
+        resources.check_cancelled()
         if isinstance(outcome, str):
             refused.append({"clip": path.name, "reason": outcome})
             tell(f"  {path.name}: {outcome}")
@@ -109,7 +111,7 @@ def measure_clip(path: str, frames: int, size: int, *, tokenizer: VideoTokenizer
 
     def encode(**knobs: Any) -> Encoded:
         with VideoClip(path, **options) as clip:
-            return encode_clip(clip, tokenizer, **knobs)
+            return encode_clip(clip, tokenizer, check=resources.check_cancelled, **knobs)
 
     with VideoClip(path, **options) as clip:
         source, rate = np.concatenate([chunk.frames for chunk in clip.chunks()]), clip.frame_rate
