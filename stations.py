@@ -18,7 +18,7 @@ from .models.checkpoint import VideoTokenizer
 from .models.shots import MotionMeter, select_frames
 from .models.stream_codec import EncodeResult, check_match, decode_stream, encode_frames, encode_stream
 from .tokens.accounting import report
-from .tokens.video_tokens import VideoTokens
+from .tokens.video_tokens import PFrame, VideoTokens
 from .video.clips import Clip, VideoClip
 from .video.frames import center_crop, fit_size, resize
 from .video.metrics import QualityMeter
@@ -44,7 +44,6 @@ class Encoded:
     tokens: VideoTokens
     psnr: np.ndarray
     """dB of each decoded frame against what was encoded."""
-    ssim: np.ndarray | None
     seconds: float
     report: dict[str, Any] = field(default_factory=dict)
     """The keys of `tokenreel encode --json`, but for file_bytes."""
@@ -95,13 +94,13 @@ def encode_clip(
     facts = {**report(tokens), "psnr": float(psnr.mean()), "seconds": round(seconds, 3)}
     if meter:
         facts["ssim"] = meter.result()["ssim"]
-    return Encoded(tokens, psnr, None, seconds, facts)
+    return Encoded(tokens, psnr, seconds, facts)
 
 
 def _assemble(clip: Clip, result: EncodeResult, tokenizer: VideoTokenizer) -> VideoTokens:
     if not result.frames:
         raise ValueError("The clip has 0 frames in the part that was chosen. Choose a part with at least one frame.")
-    predicted = any(not hasattr(frame, "codes") for frame in result.frames)
+    predicted = any(isinstance(frame, PFrame) for frame in result.frames)
     return VideoTokens(
         width=clip.width,
         height=clip.height,

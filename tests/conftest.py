@@ -85,6 +85,7 @@ def random_tokens():
 def _tiny_networks(levels=(4, 3), seed=0):
     """A random ImageTokenizer and ResidualCodec of a few channels, in which no weight is zero."""
     import torch
+
     from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
     from tokenreel.models.residual_codec import ResidualCodec, ResidualCodecConfig
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenreel.video import clips
 from tokenreel.video.clips import CHUNK, ImageClip, VideoClip
 from tokenreel.video.frames import uint8_to_image
 from tokenreel.video.writer import VideoWriter
@@ -94,3 +95,17 @@ def test_wrong_images(shape):
 def test_wrong_frame_rate():
     with pytest.raises(ValueError, match=r"Invalid frame rate \(0\)"):
         ImageClip(torch.zeros(1, 4, 4, 3), Fraction(0))
+
+
+def test_a_refused_size_leaves_the_file_closed(file, monkeypatch):
+    closed = []
+    monkeypatch.setattr(clips.VideoReader, "close", lambda self: closed.append(self))
+    with pytest.raises(ValueError, match="Invalid short side 1"):
+        VideoClip(file, size=1)
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_at_least_one_frame_is_asked_for(file, count):
+    with pytest.raises(ValueError, match=rf"Invalid max_frames \({count}\). Supported are 1 frame and more"):
+        VideoClip(file, max_frames=count)

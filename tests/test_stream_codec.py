@@ -96,7 +96,9 @@ def kinds(result):
 
 
 class TestClosedLoop:
-    @pytest.mark.parametrize("knob", [{}, {"quality": np.float64(12)}, {"quality": 30}, {"budget": 2400.0, "length": 6}])
+    @pytest.mark.parametrize(
+        "knob", [{}, {"quality": np.float64(12)}, {"quality": 30}, {"budget": 2400.0, "length": 6}]
+    )
     def test_decoder_gives_what_the_encoder_saw(self, tiny_tokenizer, busy, tmp_path, knob):
         """Random networks, so that nothing is nearly right by chance; through the token file."""
         frames = busy(6)

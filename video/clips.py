@@ -52,9 +52,15 @@ class VideoClip:
         crop: bool = False,
         strict: bool = True,
     ) -> None:
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"Invalid max_frames ({max_frames}). Supported are 1 frame and more.")
         self.reader = VideoReader(source, start=start, duration=duration, strict=strict)
         info = self.reader.info
-        self._scaled = fit_size(info.width, info.height, size)
+        try:
+            self._scaled = fit_size(info.width, info.height, size)
+        except ValueError:
+            self.reader.close()
+            raise
         self._square = min(self._scaled) if crop else None
         self.width, self.height = (self._square, self._square) if self._square else self._scaled
         self.frame_rate, self.time_base = info.frame_rate, info.time_base
