@@ -198,7 +198,7 @@ class _Demo:
                     if i in wanted:
                         panels.append(heat)
                         kind = "key" if isinstance(tokens.frames[i], IFrame) else "P"
-                        captions.append(f"{i} {kind}: {costs[i]:,} tokens")
+                        captions.append(f"{i} {kind}: {_counted(costs[i])}")
                     bar.update()
                 assert writer is not None  # a token file has at least one frame
                 writer.close()
@@ -208,7 +208,7 @@ class _Demo:
         title = f"Where the {sum(costs):,} tokens of {self.source.title} went"
         sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens))
         Image.fromarray(sheet).save(self.work / "heat_map.png")
-        Image.fromarray(np.concatenate(rows)).save(self.work / "picture.jpg", quality=88)
+        Image.fromarray(np.concatenate(rows)).save(self.work / "picture.jpg", quality=82)
         return meter.result(), round(seconds, 3)
 
     def _writer(self, picture: np.ndarray, frame_rate: Fraction, time_base: Fraction) -> VideoWriter:
@@ -219,7 +219,7 @@ class _Demo:
     def _panels(
         self, original: np.ndarray, decoded: np.ndarray, heat: np.ndarray, tokens: int, psnr: float
     ) -> np.ndarray:
-        names = ("source", f"decoded, {psnr:.1f} dB", f"{tokens:,} tokens")
+        names = ("source", f"decoded, {psnr:.1f} dB", _counted(tokens))
         width = max(SIDE, original.shape[1])
         pictures = [scaled(each, width) for each in (original, decoded, heat)]
         row = tiled([captioned(each, name) for each, name in zip(pictures, names, strict=True)], 3)
@@ -252,6 +252,10 @@ class _Demo:
 def _stream_curve(stream: Encoded, others: list[dict[str, Any]]) -> Curve:
     points = [RatePoint(0, each["bits_per_pixel"], each["psnr"]) for each in (stream.report, *others)]
     return Curve("TokenReel stream", sorted(points, key=lambda point: point.bits_per_pixel), ours=True)
+
+
+def _counted(tokens: int) -> str:
+    return f"{tokens:,} token{'' if tokens == 1 else 's'}"
 
 
 def _by_kind(tokens: VideoTokens) -> dict[str, list[float]]:
