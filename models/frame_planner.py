@@ -29,6 +29,10 @@ class Candidate:
     price: float = 0.0
     """Squared error that one token had to save: lambda."""
 
+    def cost(self, price: float) -> float:
+        """Error and tokens on one scale, at a price per token."""
+        return self.error + price * self.tokens
+
 
 def cell_errors(frame: Tensor, current: Tensor, shown: Tensor) -> Tensor:
     """Squared error per cell `[h, w]`, float64, over the pixels that `shown` `[H, W]` marks with 1."""
@@ -95,6 +99,8 @@ class FramePlanner:
         self.codes = decoder.codec.encode(to_unit(current), unit)
         everywhere = torch.ones_like(self.codes, dtype=torch.bool)
         self.coded = cell_errors(to_bytes(decoder.codec.decode(self.codes, everywhere, unit)), current, shown)
+        self.optimism = 0.993
+        """Error to aim at for each unit of target: what came of aiming in the last frame holds in this one."""
         self.intra: Tensor | None = None
         self.intra_codes: Tensor | None = None
 
@@ -156,10 +162,10 @@ class FramePlanner:
 
     def _meet(self, target: float) -> Candidate:
         """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
-        aim, best = target, None
+        aim, best = target * self.optimism, None
         # A token that takes less than 2 % off a cell's fair share of the error is not worth sending, reached or not.
         least = max(0.5, 0.02 * target / float(self.shown.sum()) * CELL * CELL)
-        for _ in range(4):
+        for _ in range(3):
             found = self.build(self.price_for(error=aim, low=least))
             if best is None or (found.error <= target, -found.tokens if found.error <= target else -found.error) > (
                 best.error <= target,
@@ -168,6 +174,7 @@ class FramePlanner:
                 best = found
             bare = found.price * 1.03 > HIGHEST_PRICE  # nothing is left out that could be
             if (found.error <= target and (bare or found.error >= 0.985 * target)) or found.price <= least:
+                self.optimism = self.optimism if bare or found.price <= least else aim / target
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         assert best is not None

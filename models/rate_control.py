@@ -12,6 +12,8 @@ class RateControl(ABC):
 
     gop: int
     """Most frames from one key frame to the next."""
+    follows_keys = False
+    """Whether the quality asked for is that of a key frame: where new content comes, one has to be tried."""
 
     def target_error(self, samples: int) -> float | None:
         """Squared error over `samples` that the next frame should not pass; None where tokens are what counts."""
@@ -24,6 +26,9 @@ class RateControl(ABC):
     def affords(self, key_tokens: int) -> bool:
         """Whether the next frame may be a key frame."""
         return True
+
+    def tried_key(self, psnr: float) -> None:  # noqa: B027 (most controls do not care)
+        """What a key frame would reach here, in dB, whether or not it is sent."""
 
     @abstractmethod
     def spent(self, tokens: int, psnr: float, key: bool) -> None:
@@ -45,14 +50,15 @@ class FixedQuality(RateControl):
 
 
 class KeyQuality(FixedQuality):
-    """Every frame is as good as the key frame before it: no more is spent on change than on content."""
+    """Every frame is as good as a key frame of the same content: no more is spent on change than on content."""
+
+    follows_keys = True
 
     def __init__(self, gop: int):
         super().__init__(HIGHEST_QUALITY, gop)
 
-    def spent(self, tokens: int, psnr: float, key: bool) -> None:
-        if key:
-            self.quality = min(psnr, HIGHEST_QUALITY)
+    def tried_key(self, psnr: float) -> None:
+        self.quality = min(max(psnr, LOWEST_QUALITY), HIGHEST_QUALITY)
 
 
 class TokenBudget(RateControl):

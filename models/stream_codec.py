@@ -19,6 +19,8 @@ from .frame_planner import Candidate, FramePlanner, key_candidate
 from .rate_control import RateControl, make_rate_control
 
 CELL_SAMPLES = CELL * CELL * 3
+NEW_CONTENT = 4.0
+"""Times the error aimed at that motion leaves, 6 dB, where the frame shows something else than the one before."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class StreamEncoder:
         self.since_key = 0
         self.price: float | None = None
         self.hint: Tensor | None = None
+        self.optimism = 0.993
 
     def encode(self, frame: np.ndarray) -> tuple[IFrame | PFrame, float]:
         """uint8 `[H, W, 3]` -> (the coded frame, its PSNR in dB)."""
@@ -61,7 +64,7 @@ class StreamEncoder:
         samples = height * width * 3
         due = self.since_key >= self.max_gop and self.rate.affords(shown.numel() // CELL**2)
         if self.decoder.reference is None or due:
-            chosen = key_candidate(current, shown, self.decoder)
+            chosen = self._key(current, shown, samples)
         else:
             chosen = self._best(current, shown, samples)
         key = isinstance(chosen.frame, IFrame)
@@ -72,27 +75,33 @@ class StreamEncoder:
         self.rate.spent(chosen.tokens, psnr, key)
         return chosen.frame, psnr
 
+    def _key(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
+        key = key_candidate(current, shown, self.decoder)
+        self.rate.tried_key(_decibels(key.error / samples))
+        return key
+
     def _best(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
-        target = self.rate.target_error(samples)
+        target, allowance = self.rate.target_error(samples), self.rate.allowance()
         price = self.price or (target or 65.0 * samples) / samples * CELL_SAMPLES * 0.5
-        allowance = self.rate.allowance()
         planner = FramePlanner(current, shown, self.decoder, price, self.hint, target=target, allowance=allowance)
+        planner.optimism = self.optimism
+        key_tokens, key = planner.errors.numel(), None
+        if self.rate.follows_keys and target is not None and float(planner.errors.sum()) > NEW_CONTENT * target:
+            key = self._key(current, shown, samples)
+            target = self.rate.target_error(samples)
         chosen = planner.predicted(target, allowance)
-        key_tokens = planner.errors.numel()
         costly = chosen.tokens > 0.4 * key_tokens
         failed = target is not None and chosen.error > 1.1 * target
         if (costly or failed) and self.rate.affords(key_tokens):
-            key = key_candidate(current, shown, self.decoder)
-            floor = 0.1 * (target or chosen.error) / samples * CELL_SAMPLES
-            worth = max(chosen.price, floor)
-            if key.error + worth * key.tokens < chosen.error + worth * chosen.tokens:
+            key = key or self._key(current, shown, samples)
+            worth = max(chosen.price, 0.1 * (target or chosen.error) / samples * CELL_SAMPLES)
+            if key.cost(worth) < chosen.cost(worth):
                 self.price = None
                 return key
             planner.offer_intra(key)
             again = planner.predicted(target, allowance)
-            if again.error + worth * again.tokens < chosen.error + worth * chosen.tokens:
-                chosen = again
-        self.hint = planner.field
+            chosen = min(chosen, again, key=lambda candidate: candidate.cost(worth))
+        self.hint, self.optimism = planner.field, planner.optimism
         if isinstance(chosen.frame, PFrame) and (chosen.frame.residual.size or chosen.frame.intra.size):
             self.price = max(chosen.price, 1.0)  # a frame that needs no code would do so at any price: it tells none
         return chosen
