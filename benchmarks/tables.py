@@ -93,7 +93,8 @@ def memory_table(result: dict[str, Any]) -> str:
     ]
     head = ["frame size", "weights loaded, MB", "peak, MB", "encoding, s a frame", "decoding, s a frame"]
     first = result["sizes"][0]
-    where = f"On {first['device'].upper()}, {first['threads']} threads. The length of the clip does not matter."
+    threads = f"{first['threads']} thread{'' if first['threads'] == 1 else 's'}"
+    where = f"On {first['device'].upper()}, {threads}. The length of the clip does not matter."
     return f"{table(head, rows)}\n\n{where}\n\n{_origin(result)}"
 
 
