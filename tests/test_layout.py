@@ -12,7 +12,7 @@ import tokenreel
 
 ROOT = Path(tokenreel.__file__).parent
 FOLDERS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks")
-FILES = ("stations", "svg_plots", "demo_report", "demo", "commands", "cli")  # beside __init__.py, from the lowest to the highest
+FILES = ("stations", "svg_plots", "demo_report", "demo", "commands", "cli")  # from the lowest to the highest
 OURS = (*FOLDERS, *FILES)
 EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations"}
 MAY_IMPORT = {
