@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tokens.accounting import count_frame
-from ..tokens.video_tokens import CELL, IFrame, Mode, PFrame
+from ..tokens.accounting import MAX_RUN, count_frame
+from ..tokens.video_tokens import CELL, CELLS, IFrame, Mode, PFrame
 from .frame_decoder import FrameDecoder, blocks_of, cells_of, pixels_of, to_bytes, to_unit
 from .motion import MotionSearch, half_pel_planes, warp
 
@@ -49,10 +49,13 @@ def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Cand
     return Candidate(frame, decoded, error, sum(count_frame(frame).values()))
 
 
-def motion_tokens(moves: Tensor) -> int:
-    """Tokens of a P-frame in which the marked blocks `[bh, bw]` have their own motion and no block has a code."""
-    modes = torch.where(moves, int(Mode.MOTION), int(Mode.SKIP)).to(torch.uint8).cpu().numpy()
-    return sum(count_frame(PFrame((0, 0), modes, np.zeros((int(moves.sum()), 2), np.int8))).values())
+def tokens_of(modes: Tensor, marked: Tensor | None = None) -> int:
+    """Tokens of a P-frame with these modes `[bh, bw]` and marked cells: what count_frame counts, before it is built."""
+    coded = modes.flatten().nonzero().flatten()
+    gaps = coded.diff(prepend=coded.new_full((1,), -1)) - 1
+    runs = int(((gaps + MAX_RUN - 1) // MAX_RUN).sum())
+    codes = (0 if marked is None else int(marked.sum())) + CELLS * int((modes == Mode.INTRA).sum())
+    return 1 + len(coded) + runs + codes
 
 
 class FramePlanner:
@@ -89,7 +92,7 @@ class FramePlanner:
         wanting = target is None or bool(float(skip.sum()) > target)
         differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & wanting
         self.moves = differs & (saved > price * (1 - SKIP_TOKENS))
-        while allowance is not None and motion_tokens(self.moves) > max(allowance, 1.0):
+        while allowance is not None and tokens_of(self.moves) > max(allowance, 1.0):
             price *= 1.25
             self.moves = differs & (saved > price)
         self.vector = vector[0]
@@ -110,8 +113,8 @@ class FramePlanner:
         self.intra = blocks_of(cell_errors(key.decoded, self.current, self.shown)).sum(-1)
         self.intra_codes = torch.from_numpy(key.frame.codes)
 
-    def choose(self, price: float) -> tuple[Tensor, Tensor, float, float]:
-        """(modes `[bh, bw]`, marked cells `[bh, bw, 4]`, expected error, expected tokens) at a price per token."""
+    def choose(self, price: float) -> tuple[Tensor, Tensor, float, int]:
+        """(modes `[bh, bw]`, marked cells `[bh, bw, 4]`, expected error, tokens) at a price per token."""
         plain, coded = blocks_of(self.errors), blocks_of(self.coded)
         marked = coded + price < plain
         bare = plain.sum(-1)
@@ -125,9 +128,9 @@ class FramePlanner:
         if self.intra is not None:
             whole = self.intra + price * INTRA_TOKENS < error + price * tokens
             error = torch.where(whole, self.intra, error)
-            tokens = torch.where(whole, float(INTRA_TOKENS), tokens)
             modes = torch.where(whole, int(Mode.INTRA), modes)
-        return modes, marked & (modes == Mode.RESIDUAL).unsqueeze(-1), float(error.sum()), float(tokens.sum())
+        sent = marked & (modes == Mode.RESIDUAL).unsqueeze(-1)
+        return modes, sent, float(error.sum()), tokens_of(modes, sent)
 
     def price_for(self, *, error: float | None = None, tokens: float | None = None, low: float = 0.5) -> float:
         """The highest price, within 2 %, with at most `error` expected, or the lowest one with at most `tokens`.
@@ -136,8 +139,8 @@ class FramePlanner:
         """
 
         def holds(price: float) -> bool:
-            expected_error, expected_tokens = self.choose(price)[2:]
-            return expected_error <= error if error is not None else expected_tokens > (tokens or 0.0)
+            expected, taken = self.choose(price)[2:]
+            return expected <= error if error is not None else taken > (tokens or 0.0)
 
         high = HIGHEST_PRICE
         if not holds(low):
@@ -152,16 +155,12 @@ class FramePlanner:
         if target is not None:
             return self._meet(target)
         assert allowance is not None
-        limit = allowance
-        for _ in range(3):
-            found = self.build(self.price_for(tokens=limit))
-            if found.tokens <= allowance:
-                return found
-            limit -= found.tokens - allowance
-        return self.build(HIGHEST_PRICE)
+        return self.build(self.price_for(tokens=allowance))
 
     def _meet(self, target: float) -> Candidate:
         """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
+        if self.choose(HIGHEST_PRICE)[2] <= target:
+            return self.build(HIGHEST_PRICE)  # motion alone is good enough, exactly as expected: no net has a say
         aim, best = target * self.optimism, None
         # A token that takes less than 2 % off a cell's fair share of the error is not worth sending, reached or not.
         least = max(0.5, 0.02 * target / float(self.shown.sum()) * CELL * CELL)
@@ -172,9 +171,10 @@ class FramePlanner:
                 -best.tokens if best.error <= target else -best.error,
             ):
                 best = found
-            bare = found.price * 1.03 > HIGHEST_PRICE  # nothing is left out that could be
-            if (found.error <= target and (bare or found.error >= 0.985 * target)) or found.price <= least:
-                self.optimism = self.optimism if bare or found.price <= least else aim / target
+            if 0.985 * target <= found.error <= target:
+                self.optimism = aim / target
+                break
+            if found.price <= least:
                 break
             aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         assert best is not None
