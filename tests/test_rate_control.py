@@ -39,10 +39,11 @@ class TestQuality:
     def test_without_a_knob_the_key_frame_sets_it(self):
         rate = make()
         assert isinstance(rate, KeyQuality)
+        rate.tried_key(27.5)
         rate.spent(96, 27.5, True)
         rate.spent(10, 12.0, False)
         assert 10 * np.log10(255**2 * 300 / rate.target_error(300)) == pytest.approx(27.5, abs=1e-6)
-        rate.spent(96, 100.0, True)
+        rate.tried_key(100.0)
         assert 10 * np.log10(255**2 * 300 / rate.target_error(300)) == pytest.approx(60.0, abs=1e-6)
 
     def test_repeating_the_key_frame_is_always_good_enough(self):
@@ -51,7 +52,7 @@ class TestQuality:
         for samples in (3, 64 * 64 * 3, 50 * 70 * 3, 1080 * 1920 * 3):
             for error in rng.integers(samples, samples * 2000, 300):
                 rate = make()
-                rate.spent(96, float(10 * np.log10(255.0**2 / (error / samples))), True)
+                rate.tried_key(float(10 * np.log10(255.0**2 / (error / samples))))
                 target = rate.target_error(samples)
                 assert error <= target <= error * (1 + 1e-6)
 
