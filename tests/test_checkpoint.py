@@ -180,9 +180,7 @@ class TestRefusals:
         network, config_class = checkpoint.MODELS["residual_codec"]
         other = network(config_class.from_dict(config))
         save_checkpoint(folder / "c.safetensors", other, "residual_codec", "other")
-        with pytest.raises(
-            CheckpointError, match=r"c\.safetensors has the levels \(12,\), a.* has \(4, 3\)"
-        ):
+        with pytest.raises(CheckpointError, match=r"c\.safetensors has the levels \(12,\), a.* has \(4, 3\)"):
             load_tokenizer(folder / "a.safetensors", folder / "c.safetensors")
 
     def test_no_weights_at_all(self, tmp_path, monkeypatch):
