@@ -56,19 +56,13 @@ def _tokenizer(path: str | None) -> VideoTokenizer:
 
 def _tokenizer_of(tokens: VideoTokens, path: str | None) -> VideoTokenizer:
     """The tokenizer that made `tokens`: the file at `path`, or one of those that come along, found by its digest."""
-    from .models.checkpoint import file_digest, list_tokenizers
-    from .models.stream_codec import check_match
+    from .host import resources
+    from .models.checkpoint import WEIGHTS, tokenizer_of
 
-    shipped = list_tokenizers()
-    found = path or next((str(file) for file in shipped.values() if file_digest(file) == tokens.digest), None)
-    if found is None:
-        raise ValueError(
-            f"These tokens were made by tokenizer {tokens.tokenizer!r} ({tokens.digest[:12]}), which does not come "
-            f"along ({', '.join(shipped)} does). Give its weights with --tokenizer FILE."
-        )
-    tokenizer = _tokenizer(found)
-    check_match(tokens, tokenizer)
-    return tokenizer
+    if path:
+        return _tokenizer(path)  # decoding refuses it where it does not match
+    shipped = sorted(WEIGHTS.glob("*.safetensors"))
+    return tokenizer_of(tokens, shipped, "Give its weights with --tokenizer FILE.").to(resources.device())
 
 
 # -- commands

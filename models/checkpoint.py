@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ..tokens.video_tokens import VideoTokens
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .residual_codec import ResidualCodec, ResidualCodecConfig
 
@@ -165,3 +166,34 @@ def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> Vi
         codec_id=read_metadata(residual)["name"] if residual else "",
         codec_digest=file_digest(residual) if residual else "",
     )
+
+
+def tokenizer_of(tokens: VideoTokens, candidates: Iterable[Path], way_out: str) -> VideoTokenizer:
+    """The tokenizer that made the tokens, found among weights files by digest; files of other kinds are passed over.
+
+    Raises CheckpointError, with `way_out` at its end, when it is not among them.
+    """
+    candidates = list(candidates)
+    image = _with_digest(tokens.digest, "image_tokenizer", candidates)
+    if image is None:
+        raise CheckpointError(
+            f"These tokens were made by tokenizer {tokens.tokenizer!r} ({tokens.digest[:12]}), which is not among the "
+            f"{len(candidates)} weights files known here. {way_out}"
+        )
+    residual = _with_digest(tokens.codec_digest, "residual_codec", candidates) if tokens.codec else None
+    if tokens.codec and residual is None:
+        raise CheckpointError(
+            f"These tokens were made with residual codec {tokens.codec!r} ({tokens.codec_digest[:12]}), which is not "
+            f"among the {len(candidates)} weights files known here. {way_out}"
+        )
+    return load_tokenizer(image, residual)
+
+
+def _with_digest(digest: str, kind: str, candidates: list[Path]) -> Path | None:
+    for path in candidates:
+        try:
+            if read_metadata(path)["kind"] == kind and file_digest(path) == digest:
+                return path
+        except CheckpointError:
+            continue  # somebody else's file
+    return None

@@ -192,25 +192,8 @@ def find_tokenizer(tokens: Any) -> checkpoint.VideoTokenizer:
 
     Raises CheckpointError when it is none of them.
     """
-    image = _with_digest(tokens.digest, "image_tokenizer")
-    if image is None:
-        raise CheckpointError(
-            f"These tokens were made by tokenizer {tokens.tokenizer!r} ({tokens.digest[:12]}), which does not come "
-            f"with the pack and is not in {files.TOKENIZER_FOLDER}. Put its file there, or connect a tokenizer."
-        )
-    residual = _with_digest(tokens.codec_digest, "residual_codec") if tokens.codec else None
-    return checkpoint.load_tokenizer(image, residual).to(resources.device())
-
-
-def _with_digest(digest: str, kind: str) -> Path | None:
-    for path in _known_files():
-        try:
-            meta = checkpoint.read_metadata(path)
-        except CheckpointError:
-            continue  # somebody else's file
-        if meta["kind"] == kind and checkpoint.file_digest(path) == digest:
-            return path
-    return None
+    way_out = f"Put its file into {files.TOKENIZER_FOLDER}, or connect a tokenizer."
+    return checkpoint.tokenizer_of(tokens, _known_files(), way_out).to(resources.device())
 
 
 def _known_files() -> Iterator[Path]:
