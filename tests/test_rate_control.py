@@ -101,9 +101,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("length", [1, 10, None])
     def test_too_small_names_the_least_that_works(self, length):
-        with pytest.raises(
-            ValueError, match=r"Invalid budget \(3 tokens/s\). .* 96 tokens.* make the frames"
-        ):
+        with pytest.raises(ValueError, match=r"Invalid budget \(3 tokens/s\). .* 96 tokens.* make the frames"):
             make(budget=3, length=length)
         try:
             make(budget=3, length=length)
