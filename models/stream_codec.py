@@ -21,6 +21,8 @@ from .rate_control import RateControl, make_rate_control
 CELL_SAMPLES = CELL * CELL * 3
 NEW_CONTENT = 4.0
 """Times the error aimed at that motion leaves, 6 dB, where the frame shows something else than the one before."""
+RENEWED = 0.5
+"""Share of the cells coded anew, over any number of frames, after which the picture may be another: a dissolve."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class StreamEncoder:
         self.price: float | None = None
         self.hint: Tensor | None = None
         self.optimism = 0.993
+        self.renewed = 0
+        """Cells coded since a key frame was tried: how much of the picture may have become something else."""
 
     def encode(self, frame: np.ndarray) -> tuple[IFrame | PFrame, float]:
         """uint8 `[H, W, 3]` -> (the coded frame, its PSNR in dB)."""
@@ -76,7 +80,7 @@ class StreamEncoder:
         return chosen.frame, psnr
 
     def _key(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
-        key = key_candidate(current, shown, self.decoder)
+        key, self.renewed = key_candidate(current, shown, self.decoder), 0
         self.rate.tried_key(_decibels(key.error / samples))
         return key
 
@@ -86,23 +90,28 @@ class StreamEncoder:
         planner = FramePlanner(current, shown, self.decoder, price, self.hint, target=target, allowance=allowance)
         planner.optimism = self.optimism
         key_tokens, key = planner.errors.numel(), None
-        if self.rate.follows_keys and target is not None and float(planner.errors.sum()) > NEW_CONTENT * target:
-            key = self._key(current, shown, samples)
-            target = self.rate.target_error(samples)
+        if self.rate.follows_keys and target is not None:
+            unlike = float(planner.errors.sum()) > NEW_CONTENT * target
+            if unlike or self.renewed > RENEWED * key_tokens:
+                key = self._key(current, shown, samples)
+                target = self.rate.target_error(samples)
         chosen = planner.predicted(target, allowance)
         costly = chosen.tokens > 0.4 * key_tokens
         failed = target is not None and chosen.error > 1.1 * target
         if (costly or failed) and self.rate.affords(key_tokens):
             key = key or self._key(current, shown, samples)
+            target = self.rate.target_error(samples)  # what a key frame reaches may be what is asked for
             worth = max(chosen.price, 0.1 * (target or chosen.error) / samples * CELL_SAMPLES)
+            planner.offer_intra(key)
+            again = planner.predicted(target, allowance)
+            chosen = again if self.rate.follows_keys or again.cost(worth) < chosen.cost(worth) else chosen
             if key.cost(worth) < chosen.cost(worth):
                 self.price = None
                 return key
-            planner.offer_intra(key)
-            again = planner.predicted(target, allowance)
-            chosen = min(chosen, again, key=lambda candidate: candidate.cost(worth))
         self.hint, self.optimism = planner.field, planner.optimism
-        if isinstance(chosen.frame, PFrame) and (chosen.frame.residual.size or chosen.frame.intra.size):
+        coded = chosen.frame.residual.size + chosen.frame.intra.size if isinstance(chosen.frame, PFrame) else 0
+        self.renewed += coded
+        if coded:
             self.price = max(chosen.price, 1.0)  # a frame that needs no code would do so at any price: it tells none
         return chosen
 
