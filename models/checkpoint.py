@@ -32,11 +32,16 @@ class CheckpointError(ValueError):
     """A weights file that is not what was asked for; the message names the file and the way out."""
 
 
-def save_checkpoint(path: Path, model: nn.Module, kind: str, name: str) -> None:
-    """Writes fp16 weights with kind, name and config as metadata; whole or not at all."""
+def save_checkpoint(path: Path, model: nn.Module, kind: str, name: str, *, trained_with: str = "") -> None:
+    """Writes fp16 weights with kind, name and config as metadata; whole or not at all.
+
+    trained_with: for a residual codec, the SHA-256 of the key-frame checkpoint it goes with.
+    """
     tensors = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     config: Any = model.config
     meta = {"format": FORMAT, "kind": kind, "name": name, "config": json.dumps(config.to_dict(), sort_keys=True)}
+    if trained_with:
+        meta["trained_with"] = trained_with
     unfinished = path.with_name(path.name + ".part")
     try:
         with unfinished.open("wb") as file:
@@ -144,14 +149,15 @@ def list_tokenizers(folder: Path = WEIGHTS) -> dict[str, Path]:
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:
     """Loads a key-frame tokenizer and its residual codec.
 
-    path: a key-frame checkpoint, the shipped one by default. residual: its codec; by default the first one in the same
-    folder, if there is one. Raises CheckpointError for files that are no such networks or do not go together.
+    path: a key-frame checkpoint, the shipped one by default. residual: its codec; by default the one in the same folder
+    that was trained with it. Raises CheckpointError for files that are no such networks or do not go together.
     """
     path = path or next(iter(list_tokenizers().values()), None)
     if path is None:
         raise CheckpointError(f"No key-frame tokenizer in {WEIGHTS.name}/. Install the pack again, weights included.")
     image: ImageTokenizer = load_checkpoint(path, "image_tokenizer")
-    residual = residual or next((found for _, found in _checkpoints(path.parent, "residual_codec")), None)
+    digest = file_digest(path)
+    residual = residual or _companion(path, digest)
     codec: ResidualCodec | None = load_checkpoint(residual, "residual_codec") if residual else None
     if residual and codec and codec.config.levels != image.config.levels:
         raise CheckpointError(
@@ -162,10 +168,19 @@ def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> Vi
         image=image,
         residual=codec,
         id=read_metadata(path)["name"],
-        digest=file_digest(path),
+        digest=digest,
         codec_id=read_metadata(residual)["name"] if residual else "",
         codec_digest=file_digest(residual) if residual else "",
     )
+
+
+def _companion(path: Path, digest: str) -> Path | None:
+    """The residual codec beside a key-frame checkpoint: the one that names it, or else the first that names none."""
+    named = {
+        found: read_metadata(found).get("trained_with") for _, found in _checkpoints(path.parent, "residual_codec")
+    }
+    mine = [found for found, name in named.items() if name == digest]
+    return next(iter(mine or [found for found, name in named.items() if name is None]), None)
 
 
 def tokenizer_of(tokens: VideoTokens, candidates: Iterable[Path], way_out: str) -> VideoTokenizer:

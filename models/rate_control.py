@@ -54,11 +54,12 @@ class KeyQuality(FixedQuality):
 
     follows_keys = True
 
-    def __init__(self, gop: int):
+    def __init__(self, gop: int, margin: float = 0.0):
         super().__init__(HIGHEST_QUALITY, gop)
+        self.margin = margin
 
     def tried_key(self, psnr: float) -> None:
-        self.quality = min(max(psnr, LOWEST_QUALITY), HIGHEST_QUALITY)
+        self.quality = min(max(psnr + self.margin, LOWEST_QUALITY), HIGHEST_QUALITY)
 
 
 class TokenBudget(RateControl):
@@ -94,11 +95,18 @@ class TokenBudget(RateControl):
 
 
 def make_rate_control(
-    quality: float | None, budget: float | None, frame_rate: float, key_tokens: int, length: int | None, gop: int
+    quality: float | None,
+    budget: float | None,
+    frame_rate: float,
+    key_tokens: int,
+    length: int | None,
+    gop: int,
+    margin: float = 0.0,
 ) -> RateControl:
     """The control for one knob. Raises ValueError where the knob is out of range or the budget cannot be met.
 
-    key_tokens: tokens of a key frame at this size. length: frames of the clip, if known.
+    key_tokens: tokens of a key frame at this size. length: frames of the clip, if known. margin: dB above the key
+    frames where neither quality nor budget is given.
     """
     if quality is not None and budget is not None:
         raise ValueError(f"Both a quality ({quality} dB) and a budget ({budget} tokens/s) are given. Give one of them.")
@@ -109,7 +117,7 @@ def make_rate_control(
             )
         return FixedQuality(quality, gop)
     if budget is None:
-        return KeyQuality(gop)
+        return KeyQuality(gop, margin)
     income = budget / frame_rate
     # One token a frame is the least a predicted frame takes; without a known length, a key frame every ten seconds.
     frames = length if length is not None else math.ceil(10 * frame_rate)

@@ -135,6 +135,7 @@ def encode_stream(
     *,
     quality: float | None = None,
     budget: float | None = None,
+    margin: float = 0.0,
     frame_rate: float = 24.0,
     length: int | None = None,
     max_gop: int = 48,
@@ -145,9 +146,9 @@ def encode_stream(
     """Encodes frames as a stream of I- and P-frames.
 
     chunks: uint8 `[T, H, W, 3]` each, all of one size. quality: dB that every frame should reach; budget: tokens a
-    second, at `frame_rate`; neither: as good as each key frame. length: frames to come, if known, so that a budget is
-    met at the end of a short clip too. check is called before each frame, progress with 1 after it, observe with the
-    source and the decoded frame, both uint8 `[1, H, W, 3]`.
+    second, at `frame_rate`; neither: as good as each key frame, plus `margin` dB. length: frames to come, if known, so
+    that a budget is met at the end of a short clip too. check is called before each frame, progress with 1 after it,
+    observe with the source and the decoded frame, both uint8 `[1, H, W, 3]`.
     """
     encoder: StreamEncoder | None = None
     result = EncodeResult()
@@ -156,7 +157,7 @@ def encode_stream(
             check()
         if encoder is None:
             cells = (-(-frame.shape[0] // BLOCK) * 2) * (-(-frame.shape[1] // BLOCK) * 2)
-            rate = make_rate_control(quality, budget, frame_rate, cells, length, max_gop)
+            rate = make_rate_control(quality, budget, frame_rate, cells, length, max_gop, margin)
             encoder = StreamEncoder(tokenizer, rate, max_gop=rate.gop)
         coded, psnr = encoder.encode(frame)
         result.frames.append(coded)

@@ -98,20 +98,27 @@ class TestTokens:
         assert "2 clips" in text
 
     @pytest.mark.parametrize(
-        ("reached", "rounds", "asked_again"), [((30.0,), 1, None), ((29.96,), 1, None), ((29.0, 29.9), 2, 31.0)]
+        ("reached", "asked", "taken"),
+        [
+            ((30.0,), [{"margin": 0.0}], 0),
+            ((29.96,), [{"margin": 0.0}], 0),
+            ((29.0, 29.98), [{"margin": 0.0}, {"margin": 1.0}], 1),
+            ((29.0, 29.5, 29.7), [{"margin": 0.0}, {"margin": 1.0}, {"quality": 30.5}], 2),
+            ((29.0, 29.8, 29.6), [{"margin": 0.0}, {"margin": 1.0}, {"quality": 30.2}], 1),
+        ],
     )
-    def test_asks_once_more_where_quality_is_missing(self, reached, rounds, asked_again):
-        asked = []
+    def test_asks_for_more_where_quality_is_missing(self, reached, asked, taken):
+        given = []
 
-        def encode(quality):
-            asked.append(quality)
-            report = {"psnr": reached[len(asked) - 1]}
-            return argparse.Namespace(report=report)
+        def encode(**knob):
+            given.append({name: pytest.approx(value) for name, value in knob.items()})
+            return argparse.Namespace(report={"psnr": reached[len(given) - 1]})
 
-        final, stream, count = tokens._equal_quality(encode, 30.0)
-        assert (count, stream.report["psnr"]) == (rounds, reached[-1])
-        assert asked == [30.0] if asked_again is None else [30.0, asked_again]
-        assert final == asked[-1]
+        knob, stream, count = tokens._equal_quality(encode, 30.0)
+        assert asked == given and count == len(reached)
+        assert stream.report["psnr"] == reached[taken] and asked[taken] == {
+            n: pytest.approx(v) for n, v in knob.items()
+        }
 
     def test_perplexity(self):
         assert tokens._usage(np.array([5, 5, 0, 0])) == pytest.approx(

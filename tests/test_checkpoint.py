@@ -104,6 +104,21 @@ class TestRoundTrip:
         assert sorted(path.name for path in folder.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
+class TestCompanion:
+    def test_the_codec_that_was_trained_with_it(self, tiny_tokenizer, folder):
+        digest = file_digest(folder / "a.safetensors")
+        for name, trained_with in (("a0", "0" * 64), ("c", digest)):
+            path = folder / f"{name}.safetensors"
+            save_checkpoint(path, tiny_tokenizer.residual, "residual_codec", name, trained_with=trained_with)
+        assert load_tokenizer(folder / "a.safetensors").codec_id == "c"
+
+    def test_none_of_another_tokenizer(self, tiny_tokenizer, folder):
+        (folder / "b.safetensors").unlink()
+        path = folder / "a0.safetensors"
+        save_checkpoint(path, tiny_tokenizer.residual, "residual_codec", "a0", trained_with="0" * 64)
+        assert load_tokenizer(folder / "a.safetensors").residual is None
+
+
 class TestRefusals:
     def test_wrong_kind(self, folder):
         message = refusal(folder / "b.safetensors")

@@ -456,7 +456,9 @@ class TestDecodeTokens:
             assert tokenizing.find_tokenizer(stream).codec_id == "tiny-codec"
 
     def test_tokens_of_an_unknown_tokenizer(self, random_tokens, session):
-        with pytest.raises(ValueError, match=r"tokenizer 'i8' \(0123456789ab\).*Put its file into video_tokenizers, or connect"):
+        with pytest.raises(
+            ValueError, match=r"tokenizer 'i8' \(0123456789ab\).*Put its file into video_tokenizers, or connect"
+        ):
             DecodeTokens.execute(random_tokens(), False, False)
 
     def test_wrong_tokenizer(self, random_tokens, tokenizer):

@@ -218,6 +218,31 @@ class TestEconomy:
         assert total(after) - 2 <= 1.25 * total(direct)
 
 
+class TestKeyQuality:
+    def test_follows_the_key_frames_through_a_dissolve(self, trained_tokenizer, texture):
+        """Non-regression: after a dissolve from hard to easy content the quality stayed that of the hard content."""
+        hard = texture(64, 96, 5).astype(np.float32)
+        easy = np.broadcast_to(np.linspace(40, 200, 96, dtype=np.float32)[None, :, None], (64, 96, 3))
+        mix = np.clip(np.arange(14) / 8, 0, 1)[:, None, None, None]
+        frames = (hard * (1 - mix) + easy * mix).round().astype(np.uint8)
+        single = encode_frames([frames], trained_tokenizer).psnr
+        result = encode_stream([frames], trained_tokenizer)
+        assert single[-1] > single[0] + 5
+        assert result.psnr[-1] > single[-1] - 1
+
+    def test_does_not_chase_the_key_frame_into_harder_content(self, trained_tokenizer, texture):
+        """Non-regression: a frame on which a key frame would do worse took more tokens than that key frame."""
+        soft = np.repeat(np.linspace(40, 200, 96, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2)
+        frames = np.stack([soft.round().astype(np.uint8), texture(64, 96, 6)])
+        result = encode_stream([frames], trained_tokenizer)
+        assert sum(count_frame(result.frames[1]).values()) <= 1.05 * 8 * 12
+
+    def test_margin_asks_for_more(self, trained_tokenizer, busy):
+        frames = busy(4, 64, 64)
+        plain, more = (encode_stream([frames], trained_tokenizer, margin=m) for m in (-3.0, 0.0))
+        assert total(plain) < total(more) and np.mean(plain.psnr) < np.mean(more.psnr)
+
+
 class TestQuality:
     def test_more_quality_takes_more_tokens_and_gives_it(self, trained_tokenizer, busy):
         frames = busy(5, 64, 64)

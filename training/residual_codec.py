@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.checkpoint import load_checkpoint, save_checkpoint
+from ..models.checkpoint import file_digest, load_checkpoint, save_checkpoint
 from ..models.motion import MotionSearch, half_pel_planes, warp
 from ..models.residual_codec import ResidualCodec
 from ..tokens.video_tokens import CELL
@@ -74,6 +74,7 @@ def train(args: argparse.Namespace) -> None:
     key = (
         load_checkpoint(args.key, "image_tokenizer").to(device, memory_format=torch.channels_last).requires_grad_(False)
     )
+    trained_with = file_digest(args.key)
     model = ResidualCodec()
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.start_from(key)
@@ -123,9 +124,9 @@ def train(args: argparse.Namespace) -> None:
                 flush=True,
             )
             save_state(args.state, model, average, optimizers, step, seconds)
-            save_checkpoint(args.out, average.model, "residual_codec", args.name)
+            save_checkpoint(args.out, average.model, "residual_codec", args.name, trained_with=trained_with)
     save_state(args.state, model, average, optimizers, step, args.minutes * 60)
-    save_checkpoint(args.out, average.model, "residual_codec", args.name)
+    save_checkpoint(args.out, average.model, "residual_codec", args.name, trained_with=trained_with)
 
 
 def main() -> None:
