@@ -163,7 +163,8 @@ class TestPlots:
 
 class TestReferenceCodecs:
     @pytest.fixture(scope="class")
-    def frames(self):
+    @classmethod
+    def frames(cls):
         from tokenreel.video.reel import render
 
         return next(render(64, 48, 24, 0.25).chunks(6))

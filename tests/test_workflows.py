@@ -205,7 +205,8 @@ print(json.dumps([IS_COMFYUI, [str(path) for path in result.files], result.texts
 @pytest.mark.slow
 class TestComfyUI:
     @pytest.fixture(scope="class")
-    def server(self, inputs, tmp_path_factory):
+    @classmethod
+    def server(cls, inputs, tmp_path_factory):
         with comfyui_server(tmp_path_factory.mktemp("comfyui")) as running:
             (running.input / REEL).write_bytes((inputs / REEL).read_bytes())
             yield running
