@@ -15,6 +15,7 @@ from .sources import clip_sockets, clip_widgets, open_clip
 from .tokenizing import encode_with_progress
 
 _MATCH = "match key frames"
+_MOST_MASK = 1 << 30  # bytes: a minute of 720p would take 6 GB, for an output that may not even be wired
 
 
 class EncodeResidual(io.ComfyNode):
@@ -73,7 +74,8 @@ class EncodeResidual(io.ComfyNode):
                 io.Mask.Output(
                     display_name="change",
                     tooltip="One mask for each frame, of its size: 1 where a 16x16 block needed tokens, 0 where the "
-                    "frame before was enough. Key frames are 1 everywhere.",
+                    "frame before was enough. Key frames are 1 everywhere. A clip whose masks would pass 1 GB gets "
+                    "one value per block instead.",
                 ),
                 io.String.Output(
                     display_name="report", tooltip="What was spent on what, and how good the decoded frames are."
@@ -98,14 +100,20 @@ class EncodeResidual(io.ComfyNode):
         knob = {"quality": {"quality": quality}, "budget": {"budget": budget}}.get(control, {})
         with open_clip(video, images, fps=fps, size=size, crop=crop) as clip:
             encoded = encode_with_progress(clip, tokenizer, mode="stream", max_gop=max_gop, **knob)
-        return io.NodeOutput(encoded.tokens, change_mask(encoded.tokens), describe_encoding(encoded.report))
+        mask, report = change_mask(encoded.tokens), describe_encoding(encoded.report)
+        if mask.shape[2] != encoded.tokens.width:
+            report += f"\nchange has one value per 16x16 block ({mask.shape[2]}x{mask.shape[1]}): the clip is long."
+        return io.NodeOutput(encoded.tokens, mask, report)
 
 
 def change_mask(tokens: VideoTokens) -> torch.Tensor:
-    """MASK `[T, H, W]`: 1 where a block took tokens, 0 elsewhere."""
-    shape = (len(tokens.frames), tokens.height, tokens.width)
+    """MASK `[T, H, W]`: 1 where a block took tokens, 0 elsewhere; one value a block where that would pass _MOST_MASK."""
+    T, H, W = len(tokens.frames), tokens.height, tokens.width
+    whole = T * H * W * 4 <= _MOST_MASK
+    side = BLOCK if whole else 1
+    shape = (T, H, W) if whole else (T, -(-H // BLOCK), -(-W // BLOCK))
     mask = torch.empty(shape, dtype=resources.image_dtype(), device=resources.image_device())
     for index, frame in enumerate(tokens.frames):
-        blocks = (block_costs(frame) > 0).repeat(BLOCK, 0).repeat(BLOCK, 1)  # [bh * 16, bw * 16]
-        mask[index] = torch.from_numpy(np.ascontiguousarray(blocks[: tokens.height, : tokens.width]))
+        blocks = (block_costs(frame) > 0).repeat(side, 0).repeat(side, 1)
+        mask[index] = torch.from_numpy(np.ascontiguousarray(blocks[: shape[1], : shape[2]]))
     return mask

@@ -420,6 +420,15 @@ class TestEncodeResidual:
         assert [float(frame.mean()) for frame in mask] == [1, 0, 0, 1, 0, 0]
         assert mask.shape == (6, tokens.height, tokens.width)
 
+    def test_change_of_a_long_clip_stays_small(self, random_tokens, monkeypatch):
+        """Non-regression: a minute of 720p took 6 GB for the mask alone."""
+        tokens = random_tokens(7, width=50, height=40, frames=3)
+        whole = residual.change_mask(tokens)
+        monkeypatch.setattr(residual, "_MOST_MASK", 3 * 50 * 40 * 4 - 1)
+        small = residual.change_mask(tokens)
+        assert whole.shape == (3, 40, 50) and small.shape == (3, 3, 4)
+        assert torch.equal(whole[:, ::16, ::16], small)
+
 
 class TestDecodeTokens:
     def test_lossless_is_exactly_what_was_decoded(self, stream, tokenizer):
