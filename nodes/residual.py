@@ -107,7 +107,7 @@ class EncodeResidual(io.ComfyNode):
 
 
 def change_mask(tokens: VideoTokens) -> torch.Tensor:
-    """MASK `[T, H, W]`: 1 where a block took tokens, 0 elsewhere; one value a block where that would pass _MOST_MASK."""
+    """MASK `[T, H, W]`: 1 where a block took tokens, else 0; one value a block where that would pass _MOST_MASK."""
     T, H, W = len(tokens.frames), tokens.height, tokens.width
     whole = T * H * W * 4 <= _MOST_MASK
     side = BLOCK if whole else 1
