@@ -13,6 +13,7 @@ from .frame_decoder import FrameDecoder, blocks_of, cells_of, pixels_of, to_byte
 from .motion import MotionSearch, half_pel_planes, warp
 
 INTRA_TOKENS = 5  # a block token and four codes
+STRENGTH = 0.3  # of visibility: 0 is plain squared error, 1 makes up for all of a cell's contrast
 SKIP_TOKENS = 0.2  # runs of skipped blocks share a token
 HIGHEST_PRICE = 255.0**2 * CELL * CELL * 3  # what the worst cell has for error: no code is worth more
 
@@ -38,6 +39,15 @@ def cell_errors(frame: Tensor, current: Tensor, shown: Tensor) -> Tensor:
     """Squared error per cell `[h, w]`, float64, over the pixels that `shown` `[H, W]` marks with 1."""
     error = (frame.float() - current.float()).square().sum(1, keepdim=True) * shown
     return F.avg_pool2d(error, CELL)[0, 0].double() * (CELL * CELL)
+
+
+def visibility(current: Tensor) -> Tensor:
+    """Weight of the error per cell `[h, w]`, float64, 1 on average: more in smooth parts, where the eye finds it."""
+    grey = current.float().mean(1, keepdim=True)
+    mean, square = F.avg_pool2d(grey, CELL), F.avg_pool2d(grey.square(), CELL)
+    busy = (square - mean.square()).clamp(min=0)[0, 0].double() + 16.0
+    weight = busy.log().mean().exp().div(busy).pow(STRENGTH)
+    return weight / weight.mean()
 
 
 def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Candidate:
@@ -88,7 +98,8 @@ class FramePlanner:
         rest = cell_errors(decoder.reference, current, shown)
         if target is not None and float(rest.sum()) <= min(target, float(skip.sum())):
             vector, still, skip = torch.zeros_like(vector), decoder.reference, rest
-        saved = blocks_of(skip).sum(-1) - blocks_of(motion).sum(-1)
+        self.weight = visibility(current)
+        saved = blocks_of((skip - motion) * self.weight).sum(-1)
         wanting = target is None or bool(float(skip.sum()) > target)
         differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & wanting
         self.moves = differs & (saved > price * (1 - SKIP_TOKENS))
@@ -115,18 +126,17 @@ class FramePlanner:
 
     def choose(self, price: float) -> tuple[Tensor, Tensor, float, int]:
         """(modes `[bh, bw]`, marked cells `[bh, bw, 4]`, expected error, tokens) at a price per token."""
-        plain, coded = blocks_of(self.errors), blocks_of(self.coded)
-        marked = coded + price < plain
-        bare = plain.sum(-1)
+        plain, coded, weight = blocks_of(self.errors), blocks_of(self.coded), blocks_of(self.weight)
+        marked = weight * (plain - coded) > price
         bare_tokens = torch.where(self.moves, 1.0, SKIP_TOKENS)
-        refined = torch.where(marked, coded, plain).sum(-1)
         refined_tokens = 1.0 + marked.sum(-1)
-        refine = marked.any(-1) & (refined + price * refined_tokens < bare + price * bare_tokens)
-        error = torch.where(refine, refined, bare)
+        saved = (weight * (plain - coded) * marked).sum(-1)
+        refine = marked.any(-1) & (saved > price * (refined_tokens - bare_tokens))
+        error = torch.where(refine, torch.where(marked, coded, plain).sum(-1), plain.sum(-1))
         tokens = torch.where(refine, refined_tokens, bare_tokens)
         modes = torch.where(refine, int(Mode.RESIDUAL), torch.where(self.moves, int(Mode.MOTION), int(Mode.SKIP)))
         if self.intra is not None:
-            whole = self.intra + price * INTRA_TOKENS < error + price * tokens
+            whole = (error - self.intra) * weight.mean(-1) > price * (INTRA_TOKENS - tokens)
             error = torch.where(whole, self.intra, error)
             modes = torch.where(whole, int(Mode.INTRA), modes)
         sent = marked & (modes == Mode.RESIDUAL).unsqueeze(-1)

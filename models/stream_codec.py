@@ -23,6 +23,8 @@ NEW_CONTENT = 4.0
 """Times the error aimed at that motion leaves, 6 dB, where the frame shows something else than the one before."""
 RENEWED = 0.5
 """Share of the cells coded anew, over any number of frames, after which the picture may be another: a dissolve."""
+SETTLED = 0.02
+"""Share of the cells coded in a frame below which change is over; five times as much in all was worth a look then."""
 
 
 @dataclass
@@ -57,6 +59,8 @@ class StreamEncoder:
         self.optimism = 0.993
         self.renewed = 0
         """Cells coded since a key frame was tried: how much of the picture may have become something else."""
+        self.coded = 0
+        """Cells coded in the last frame."""
 
     def encode(self, frame: np.ndarray) -> tuple[IFrame | PFrame, float]:
         """uint8 `[H, W, 3]` -> (the coded frame, its PSNR in dB)."""
@@ -92,7 +96,8 @@ class StreamEncoder:
         key_tokens, key = planner.errors.numel(), None
         if self.rate.follows_keys and target is not None:
             unlike = float(planner.errors.sum()) > NEW_CONTENT * target
-            if unlike or self.renewed > RENEWED * key_tokens:
+            settled = self.coded < SETTLED * key_tokens < self.renewed / 5
+            if unlike or settled or self.renewed > RENEWED * key_tokens:
                 key = self._key(current, shown, samples)
                 target = self.rate.target_error(samples)
         chosen = planner.predicted(target, allowance)
@@ -110,7 +115,7 @@ class StreamEncoder:
                 return key
         self.hint, self.optimism = planner.field, planner.optimism
         coded = chosen.frame.residual.size + chosen.frame.intra.size if isinstance(chosen.frame, PFrame) else 0
-        self.renewed += coded
+        self.coded, self.renewed = coded, self.renewed + coded
         if coded:
             self.price = max(chosen.price, 1.0)  # a frame that needs no code would do so at any price: it tells none
         return chosen
