@@ -9,15 +9,15 @@ off.
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..models.checkpoint import save_checkpoint
 from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from .arguments import training_parser
 from .data import ClipPack
-from .optimizer import Average, build_optimizers, learning_rate, load_state, save_state
+from .optimizer import Average, build_optimizers, descend, load_state, save_state
 
 
 def loss_of(output: Tensor, target: Tensor, spent: float) -> Tensor:
@@ -51,18 +51,12 @@ def train(args: argparse.Namespace) -> None:
         spent = seconds / (args.minutes * 60)
         side, batch = crop_of(spent)
         frames = pack.frames(batch * args.batch_factor, side, generator).to(device)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(spent, step)
         noise = spent < 0.7 and step % 8 == 0
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             output = model(frames, noise)
         loss = loss_of(output, frames, spent)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        descend(model, optimizers, spent, step)
         average.update(model, step)
         step += 1
         losses.append((output.detach().float() - frames).square().mean((1, 2, 3)).log10().mean().item())
@@ -77,20 +71,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
-    parser.add_argument(
-        "--out", type=Path, default=Path("i8.safetensors"), help="fp16 checkpoint, written as training goes"
-    )
-    parser.add_argument("--state", type=Path, default=Path("i8.state.safetensors"), help="everything needed to resume")
-    parser.add_argument("--name", default="i8")
-    parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser = training_parser(__doc__, "i8")
     parser.add_argument("--batch-factor", type=int, default=1, help="raise on a GPU")
-    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

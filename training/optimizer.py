@@ -1,4 +1,4 @@
-"""What the training loops share: optimizers, schedule, weight average, resumable state (safetensors, never pickle)."""
+"""What the training loops share: optimizers, schedule, weight average, resumable state (safetensors)."""
 
 import copy
 from collections.abc import Iterator
@@ -65,6 +65,16 @@ def learning_rate(spent: float, step: int, warmup: int = 100) -> float:
     """Factor on the peak rate: a short warm-up, a plateau, then down to 2 % over the last half of the budget."""
     fall = 1.0 if spent < 0.5 else 0.02 + 0.98 * (1 - spent) / 0.5
     return min(1.0, (step + 1) / warmup) * fall
+
+
+def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], spent: float, step: int) -> None:
+    """One step along the gradients, clipped to norm 1, at the rate for this share of the budget; clears them."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate(spent, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 class Average:

@@ -17,19 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.checkpoint import file_digest, load_checkpoint, save_checkpoint
+from ..models.frame_decoder import to_bytes, to_unit
 from ..models.motion import MotionSearch, half_pel_planes, warp
 from ..models.residual_codec import ResidualCodec
 from ..tokens.video_tokens import CELL
+from .arguments import training_parser
 from .data import ClipPack
-from .optimizer import Average, build_optimizers, learning_rate, load_state, save_state
-
-
-def to_bytes(frames: Tensor) -> Tensor:
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def to_unit(frames: Tensor) -> Tensor:
-    return (frames.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+from .optimizer import Average, build_optimizers, descend, load_state, save_state
 
 
 def predict(current: Tensor, reference: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,9 +79,6 @@ def train(args: argparse.Namespace) -> None:
     started, gains, levels = time.monotonic(), [], []
     while (seconds := before + time.monotonic() - started) < args.minutes * 60:
         spent = seconds / (args.minutes * 60)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(spent, step)
         clips = pack.runs(args.batch, args.side, 3, generator).to(device)
         first = clips[:, :, 0].contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
@@ -109,10 +100,7 @@ def train(args: argparse.Namespace) -> None:
             _, bare = masked_loss(context, current, mask, spent)
             levels.append((mse + 1e-6).log10().mean().item())
             gains.append(((bare + 1e-6) / (mse + 1e-6)).log10().mean().item())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        descend(model, optimizers, spent, step)
         average.update(model, step)
         step += 1
         if step % args.every == 0:
@@ -130,25 +118,13 @@ def train(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
+    parser = training_parser(__doc__, "p8")
     parser.add_argument("--key", type=Path, required=True, help="the trained key-frame tokenizer")
-    parser.add_argument(
-        "--out", type=Path, default=Path("p8.safetensors"), help="fp16 checkpoint, written as training goes"
-    )
-    parser.add_argument("--state", type=Path, default=Path("p8.state.safetensors"), help="everything needed to resume")
-    parser.add_argument("--name", default="p8")
-    parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument(
         "--muon-lr", type=float, default=0.01, help="below the tokenizer's: training starts from its weights"
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

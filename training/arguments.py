@@ -1,0 +1,26 @@
+"""The arguments that all training programs share."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+
+def training_parser(description: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser for the data, the outputs, the time and the device; `name` is the model's, and its files' by default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{name}.safetensors"), help="fp16 checkpoint, written as training goes"
+    )
+    parser.add_argument(
+        "--state", type=Path, default=Path(f"{name}.state.safetensors"), help="everything needed to resume"
+    )
+    parser.add_argument("--name", default=name)
+    parser.add_argument("--minutes", type=float, default=60, help="time budget in all, over all resumed runs")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    return parser
