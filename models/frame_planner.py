@@ -1,5 +1,6 @@
 """All ways to code a frame from the last one, and the choice among them at a price per token."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,15 +82,17 @@ class FramePlanner:
         *,
         target: float | None = None,
         allowance: float | None = None,
+        check: Callable[[], None] = lambda: None,
     ):
         """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try.
 
         target: error that is good enough; allowance: tokens that the frame may take. Block motion is not sent where
-        the frame is good enough without it, and never takes more than the allowance.
+        the frame is good enough without it, and never takes more than the allowance. check is called before each pass
+        through a network, and may raise to cancel.
         """
         if decoder.reference is None:
             raise ValueError("A P-frame needs a decoded frame before it. Encode a key frame first.")
-        self.decoder, self.current, self.shown = decoder, current, shown
+        self.decoder, self.current, self.shown, self.check = decoder, current, shown, check
         self.planes = half_pel_planes(decoder.reference)
         search = MotionSearch(current, self.planes)
         vector, self.field = search.run([] if hint is None else [hint])
@@ -110,6 +113,7 @@ class FramePlanner:
         context = torch.where(pixels_of(cells_of(self.moves).unsqueeze(0)), moved, still)
         self.errors = torch.where(cells_of(self.moves), motion, skip)
         unit = to_unit(context)
+        check()
         self.codes = decoder.codec.encode(to_unit(current), unit)
         everywhere = torch.ones_like(self.codes, dtype=torch.bool)
         self.coded = cell_errors(to_bytes(decoder.codec.decode(self.codes, everywhere, unit)), current, shown)
@@ -192,6 +196,7 @@ class FramePlanner:
 
     def build(self, price: float) -> Candidate:
         """Codes the frame at this price and decodes it."""
+        self.check()
         modes, marked, _, _ = self.choose(price)
         delta = (self.field[0] - self.vector.view(1, 1, 2)) * self.moves.unsqueeze(-1)
         has_motion = (modes == Mode.MOTION) | (modes == Mode.RESIDUAL)

@@ -44,14 +44,21 @@ def _decibels(error: float) -> float:
 class StreamEncoder:
     """Encodes frames one after another under a rate control. Memory is a few frames, however long the clip is."""
 
-    def __init__(self, tokenizer: VideoTokenizer, rate: RateControl, *, max_gop: int = 48):
+    def __init__(
+        self,
+        tokenizer: VideoTokenizer,
+        rate: RateControl,
+        *,
+        max_gop: int = 48,
+        check: Callable[[], None] = lambda: None,
+    ):
         if tokenizer.residual is None:
             raise ValueError(
                 f"Tokenizer {tokenizer.id!r} has no residual codec. Encode every frame for itself instead."
             )
         if max_gop < 1:
             raise ValueError(f"Invalid max_gop ({max_gop}). Supported are 1 frame and more.")
-        self.tokenizer, self.rate, self.max_gop = tokenizer, rate, max_gop
+        self.tokenizer, self.rate, self.max_gop, self.check = tokenizer, rate, max_gop, check
         self.decoder = FrameDecoder(tokenizer)
         self.since_key = 0
         self.price: float | None = None
@@ -84,6 +91,7 @@ class StreamEncoder:
         return chosen.frame, psnr
 
     def _key(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
+        self.check()
         key, self.renewed = key_candidate(current, shown, self.decoder), 0
         self.rate.tried_key(_decibels(key.error / samples))
         return key
@@ -91,7 +99,9 @@ class StreamEncoder:
     def _best(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
         target, allowance = self.rate.target_error(samples), self.rate.allowance()
         price = self.price or (target or 65.0 * samples) / samples * CELL_SAMPLES * 0.5
-        planner = FramePlanner(current, shown, self.decoder, price, self.hint, target=target, allowance=allowance)
+        planner = FramePlanner(
+            current, shown, self.decoder, price, self.hint, target=target, allowance=allowance, check=self.check
+        )
         planner.optimism = self.optimism
         key_tokens, key = planner.errors.numel(), None
         if self.rate.follows_keys and target is not None:
@@ -144,7 +154,7 @@ def encode_stream(
     frame_rate: float = 24.0,
     length: int | None = None,
     max_gop: int = 48,
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = lambda: None,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> EncodeResult:
@@ -152,18 +162,17 @@ def encode_stream(
 
     chunks: uint8 `[T, H, W, 3]` each, all of one size. quality: dB that every frame should reach; budget: tokens a
     second, at `frame_rate`; neither: as good as each key frame, plus `margin` dB. length: frames to come, if known, so
-    that a budget is met at the end of a short clip too. check is called before each frame, progress with 1 after it,
-    observe with the source and the decoded frame, both uint8 `[1, H, W, 3]`.
+    that a budget is met at the end of a short clip too. check is called before each pass through a network, progress
+    with 1 after each frame, observe with the source and the decoded frame, both uint8 `[1, H, W, 3]`.
     """
     encoder: StreamEncoder | None = None
     result = EncodeResult()
     for frame in _single(chunks):
-        if check:
-            check()
+        check()
         if encoder is None:
             cells = (-(-frame.shape[0] // BLOCK) * 2) * (-(-frame.shape[1] // BLOCK) * 2)
             rate = make_rate_control(quality, budget, frame_rate, cells, length, max_gop, margin)
-            encoder = StreamEncoder(tokenizer, rate, max_gop=rate.gop)
+            encoder = StreamEncoder(tokenizer, rate, max_gop=rate.gop, check=check)
         coded, psnr = encoder.encode(frame)
         result.frames.append(coded)
         result.psnr.append(psnr)

@@ -384,6 +384,14 @@ class TestHooks:
                 encoder([busy(6, 32, 32)], tiny_tokenizer, check=check, progress=done.append)
             assert done == [1, 1]
 
+    def test_check_is_asked_within_a_frame(self, tiny_tokenizer, busy):
+        """Non-regression: a large frame could be cancelled only at its end, seconds later."""
+        asked, done = [], []
+        encode_stream(
+            [busy(3, 32, 32)], tiny_tokenizer, quality=15, check=lambda: asked.append(len(done)), progress=done.append
+        )
+        assert asked.count(1) >= 3 and asked.count(2) >= 3
+
     def test_memory_does_not_grow_with_the_clip(self, tiny_tokenizer, texture):
         """Frames come from a generator and are counted as they die; Python's own memory is measured too."""
         alive, most = set(), 0
