@@ -215,16 +215,9 @@ def output_path(
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Put `data` in the place of the file `path` at once: it is there as a whole, or stays as it was."""
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    from ..tokens.bitstream import replace_file  # here, since it loads numpy
+
+    replace_file(Path(path), data)
 
 
 def temp_path(suffix: str) -> str:

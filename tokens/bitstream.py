@@ -304,7 +304,7 @@ def tokens_from_bytes(data: bytes, *, name: str = "<memory>") -> VideoTokens:
         raise TokenFileError(f"Cannot read {name}: {error}") from error
 
 
-def _replace(target: Path, data: bytes) -> None:
+def replace_file(target: Path, data: bytes) -> None:
     """Put `data` in the place of `target` at once; whatever fails, the old file stays and nothing is left beside it."""
     part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     part.touch(exist_ok=False)
@@ -326,7 +326,7 @@ def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens) -> int:
     except ValueError as error:
         raise TokenFileError(f"Cannot write {target}: {error}") from error
     try:
-        _replace(target, data)
+        replace_file(target, data)
     except OSError as error:
         raise TokenFileError(f"Cannot write {target}: {error.strerror}. Check the folder and its space.") from error
     return len(data)
