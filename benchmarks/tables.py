@@ -51,8 +51,8 @@ def tokens_table(result: dict[str, Any]) -> str:
         f"{s['clips']} clips that were not trained on, the first {settings['frames']} frames at most, centre "
         f"{settings['size']}x{settings['size']} pixels; median / mean over clips; RGB PSNR. The stream is asked for "
         f"the quality of every frame for itself, and ends {s['psnr_difference']['median']:+.2f} dB from it (median; "
-        f"{s['psnr_difference']['min']:+.2f} to {s['psnr_difference']['max']:+.2f}). Tokens are counted raw, without "
-        "entropy coding; packets of the others are entropy coded. A number in brackets says on how many clips a codec "
+        f"{s['psnr_difference']['min']:+.2f} to {s['psnr_difference']['max']:+.2f}). {_rounds(result)} "
+        "Tokens are counted raw, without entropy coding; packets of the others are entropy coded. A number in brackets says on how many clips a codec "
         "reaches that point at all.\n\n"
         f"Tokens of the stream against every frame for itself, per clip: median {_percent(s['ratio']['median'])}, "
         f"best {_percent(s['ratio']['min'])}, worst {_percent(s['ratio']['max'])}. Of {c['codes']:,} codes "
@@ -146,6 +146,16 @@ def write_readme(path: Path) -> None:
 
 def _codecs(summary: dict[str, Any]) -> list[str]:
     return [key.removeprefix("psnr_at_rate ") for key in summary if key.startswith("psnr_at_rate ")]
+
+
+def _rounds(result: dict[str, Any]) -> str:
+    """How often the encoder was asked, and what the clips were used for besides."""
+    once = sum(clip["stream"]["rounds"] == 1 for clip in result["clips"])
+    return (
+        f"To get there it was encoded once on {once} clips and again, asked for more, on the other "
+        f"{len(result['clips']) - once}. The encoder's settings were chosen while looking at some of these clips; no "
+        "weights were."
+    )
 
 
 def _both(numbers: dict[str, Any], digits: int = 2) -> str:
