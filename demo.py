@@ -27,14 +27,15 @@ from .models.rate_control import HIGHEST_QUALITY, LOWEST_QUALITY
 from .models.shots import MotionMeter
 from .models.stream_codec import decode_stream
 from .stations import Encoded, encode_clip
-from .tokens.accounting import KINDS, block_costs, count, count_frame
+from .tokens.accounting import KINDS, block_costs, count, count_by_time
 from .tokens.bitstream import write_tokens
 from .tokens.video_tokens import BLOCK, IFrame, VideoTokens
 from .video.clips import VideoClip
 from .video.drawing import captioned, heat_key, heat_overlay, heat_sheet, scaled, stacked, tiled
 from .video.metrics import QualityMeter
+from .video.rate_curves import RatePoint
 from .video.reel import render
-from .video.reference_codecs import REFERENCE_CODECS, RatePoint, rate_curve
+from .video.reference_codecs import REFERENCE_CODECS, rate_curve
 from .video.writer import VideoWriter
 
 SIDE = 256  # pixels, short side of what is encoded
@@ -259,7 +260,7 @@ def _counted(tokens: int) -> str:
 
 
 def _by_kind(tokens: VideoTokens) -> dict[str, list[float]]:
-    kinds = [count_frame(frame) for frame in tokens.frames]
+    kinds = count_by_time(tokens)
     return {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import __version__
 from .host.files import write_whole
 from .svg_plots import Line, bar_plot, frame_plot, line_plot
-from .video.reference_codecs import RatePoint, rate_at
+from .video.rate_curves import RatePoint, rate_at
 
 MAX_EMBEDDED = 24 << 20  # bytes of video inside the page; a longer one is linked
 

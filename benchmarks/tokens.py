@@ -28,7 +28,8 @@ from ..tokens.video_tokens import IFrame
 from ..video.clips import VideoClip
 from ..video.metrics import psnr
 from ..video.opening import VideoError
-from ..video.reference_codecs import REFERENCE_CODECS, psnr_at, rate_at, rate_curve
+from ..video.rate_curves import psnr_at, rate_at
+from ..video.reference_codecs import REFERENCE_CODECS, rate_curve
 
 SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".y4m", ".gif", ".m4v")
 TOLERANCE = 0.05  # dB that a stream may stay below

@@ -11,8 +11,9 @@ import pytest
 from tokenreel import demo
 from tokenreel.demo_report import Curve, Findings, write_report
 from tokenreel.svg_plots import Axes, Line, bar_plot, frame_plot, line_plot, ticks
+from tokenreel.video.rate_curves import RatePoint
 from tokenreel.video.reader import VideoReader
-from tokenreel.video.reference_codecs import REFERENCE_CODECS, RatePoint, psnr_at, rate_at, rate_curve
+from tokenreel.video.reference_codecs import REFERENCE_CODECS, rate_curve
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +187,3 @@ class TestReferenceCodecs:
     def test_odd_sizes(self, frames):
         (point,) = rate_curve(REFERENCE_CODECS["x264 medium"], frames[:2, :47, :63], Fraction(24), (26,))
         assert point.psnr > 25
-
-    def test_between_points(self):
-        points = [RatePoint(40, 0.1, 20.0), RatePoint(20, 0.4, 30.0)]
-        assert psnr_at(points, 0.2) == pytest.approx(25.0)
-        assert rate_at(points, 25.0) == pytest.approx(0.2)
-        assert psnr_at(points, 0.05) is None
-        assert rate_at(points, 31.0) is None

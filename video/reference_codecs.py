@@ -4,8 +4,7 @@ Quality is the mean of per-frame RGB PSNR on decoded uint8 frames; the rate coun
 container, and without the note on itself that x264 writes into the first one. All code 4:2:0, which bounds RGB PSNR.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -20,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from .colour import frame_to_rgb, rgb_to_frame
 from .metrics import psnr
+from .rate_curves import RatePoint
 
 _SEI = 6  # H.264 NAL unit type: notes, nothing that is decoded
 
@@ -50,16 +50,6 @@ REFERENCE_CODECS: dict[str, ReferenceCodec] = {
 }
 
 
-@dataclass(frozen=True)
-class RatePoint:
-    """What one setting of a codec takes and gives."""
-
-    setting: int
-    bits_per_pixel: float
-    psnr: float
-    """Mean over the frames, dB."""
-
-
 def rate_point(codec: ReferenceCodec, frames: np.ndarray, frame_rate: Fraction, setting: int) -> RatePoint:
     """Encodes uint8 `[T, H, W, 3]` and decodes it again. Odd sizes lose their last row or column first."""
     T, H, W = frames.shape[:3]
@@ -74,29 +64,27 @@ def rate_point(codec: ReferenceCodec, frames: np.ndarray, frame_rate: Fraction, 
     return RatePoint(setting, 8 * size / (T * frames.shape[1] * frames.shape[2]), float(np.mean(values)))
 
 
+def recompressed(codec: ReferenceCodec, frames: np.ndarray, frame_rate: Fraction, setting: int) -> np.ndarray:
+    """What is left of uint8 `[T, H, W, 3]`, H and W even, after encoding at a setting."""
+    return np.stack(list(_decode(codec, list(_encode(codec, frames, frame_rate, setting)))))
+
+
 def rate_curve(
-    codec: ReferenceCodec, frames: np.ndarray, frame_rate: Fraction, settings: Sequence[int] | None = None
+    codec: ReferenceCodec,
+    frames: np.ndarray,
+    frame_rate: Fraction,
+    settings: Sequence[int] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[RatePoint]:
-    """A point for each setting (those of the codec by default), from the lowest rate to the highest."""
-    points = [rate_point(codec, frames, frame_rate, setting) for setting in settings or codec.settings]
+    """A point for each setting (those of the codec by default), from the lowest rate to the highest.
+
+    check is called before each of them and may raise to cancel.
+    """
+    points = []
+    for setting in settings or codec.settings:
+        check()
+        points.append(rate_point(codec, frames, frame_rate, setting))
     return sorted(points, key=lambda point: point.bits_per_pixel)
-
-
-def psnr_at(points: Sequence[RatePoint], bits_per_pixel: float) -> float | None:
-    """dB of a curve at a rate, between its points on a logarithmic axis; None where it does not reach that rate."""
-    rates = [math.log(point.bits_per_pixel) for point in points]
-    if not rates or not rates[0] <= math.log(bits_per_pixel) <= rates[-1]:
-        return None
-    return float(np.interp(math.log(bits_per_pixel), rates, [point.psnr for point in points]))
-
-
-def rate_at(points: Sequence[RatePoint], decibels: float) -> float | None:
-    """Bits per pixel of a curve at a quality, between its points; None where it does not reach that quality."""
-    ordered = sorted(points, key=lambda point: point.psnr)
-    if not ordered or not ordered[0].psnr <= decibels <= ordered[-1].psnr:
-        return None
-    rates = [math.log(point.bits_per_pixel) for point in ordered]
-    return math.exp(float(np.interp(decibels, [point.psnr for point in ordered], rates)))
 
 
 def _encode(codec: ReferenceCodec, frames: np.ndarray, frame_rate: Fraction, setting: int) -> Iterator[Packet]:
