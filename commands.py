@@ -103,7 +103,7 @@ def decode(args: argparse.Namespace, tell: Tell) -> Facts:
     target = _output(args.output, VIDEO_SUFFIXES, args.tokens)
     tokens = read_tokens(os.path.abspath(args.tokens))
     tokenizer = _tokenizer_of(tokens, args.tokenizer)
-    with resources.progress(len(tokens.frames), "decode") as bar:
+    with resources.progress(len(tokens.pts), "decode") as bar:
         written = decode_to_file(
             tokens,
             tokenizer,

@@ -159,7 +159,7 @@ def decode_to_file(
         last = tokens.duration / tokens.time_base - (tokens.pts[-1] - tokens.pts[0])
         writer.close(max(1, round(last)))
     return {
-        "frames": len(tokens.frames),
+        "frames": len(tokens.pts),
         "width": tokens.width,
         "height": tokens.height,
         "frame_rate": float(tokens.frame_rate),

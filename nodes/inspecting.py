@@ -10,8 +10,8 @@ from ..host import resources
 from ..host.api import io, ui
 from ..models.stream_codec import decode_stream
 from ..stations import matched
-from ..tokens.accounting import KINDS, block_costs, count, count_frame, report
-from ..tokens.video_tokens import BLOCK, IFrame, VideoTokens
+from ..tokens.accounting import KINDS, block_costs, count, count_by_time, report
+from ..tokens.video_tokens import BLOCK, CFrame, IFrame, PFrame, VideoTokens
 from ..video.drawing import heat_overlay, heat_sheet
 from . import types
 from .reports import describe_tokens
@@ -19,6 +19,7 @@ from .sources import clip_sockets, open_clip, to_images
 
 _PLAIN = 128  # grey level to draw on when there is no picture
 _PANELS = 12  # on the overview
+_KINDS = {IFrame: "key", PFrame: "P", CFrame: "group"}
 
 
 class InspectTokens(io.ComfyNode):
@@ -68,13 +69,13 @@ class InspectTokens(io.ComfyNode):
     def execute(
         cls, tokens: Any, frames: int, video: Any = None, images: Any = None, tokenizer: Any = None
     ) -> io.NodeOutput:
-        total = len(tokens.frames)
+        total = len(tokens.pts)
         indices = spread(total, frames or total)
-        drawn = []
+        drawn, coded = [], tokens.by_time
         with resources.progress(len(indices), "draw") as bar:
             pictures = _pictures(tokens, indices, video, images, tokenizer)
             for index, picture in zip(indices, pictures, strict=True):
-                drawn.append(heat_overlay(picture, block_costs(tokens.frames[index]), block=BLOCK)[np.newaxis])
+                drawn.append(heat_overlay(picture, block_costs(coded[index]), block=BLOCK)[np.newaxis])
                 bar.update()
         overview = to_images([draw_overview(tokens, indices, drawn)[np.newaxis]])
         text = describe_tokens(report(tokens))
@@ -89,22 +90,29 @@ def spread(total: int, wanted: int) -> list[int]:
 
 def draw_overview(tokens: VideoTokens, indices: list[int], drawn: list[np.ndarray]) -> np.ndarray:
     """One picture of up to `_PANELS` of the drawn frames, uint8 `[1, H, W, 3]` each, and the tokens of every frame."""
-    counted, keys = count(tokens), sum(isinstance(frame, IFrame) for frame in tokens.frames)
+    counted, coded = count(tokens), tokens.by_time
     panels, captions = [], []
     for place in spread(len(indices), _PANELS):
         index = indices[place]
-        kind = "key" if isinstance(tokens.frames[index], IFrame) else "P"
+        kind = _KINDS[type(coded[index])]
         panels.append(drawn[place][0])
         captions.append(f"{index} {kind}: {counted.per_frame[index]:,} tokens")
-    kinds = [count_frame(frame) for frame in tokens.frames]
+    kinds = count_by_time(tokens)
     series = {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
     facts = report(tokens)
     title = (
         f"{facts['tokens']:,} tokens in {facts['frames']} frames, {facts['tokens_per_second']:,.0f} a second\n"
-        f"{keys} key frames, {facts['frames'] - keys} predicted; {facts['width']} x {facts['height']} pixels, "
+        f"{_made_of(tokens)}; {facts['width']} x {facts['height']} pixels, "
         f"{facts['bits_per_pixel']:.4f} bits a pixel"
     )
     return heat_sheet(panels, captions, title=title, series=series)
+
+
+def _made_of(tokens: VideoTokens) -> str:
+    kinds = [type(frame) for frame in tokens.frames]
+    if CFrame in kinds:
+        return f"{len(kinds)} groups of frames"
+    return f"{kinds.count(IFrame)} key frames, {kinds.count(PFrame)} predicted"
 
 
 def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, tokenizer: Any) -> Iterator[np.ndarray]:
@@ -122,7 +130,7 @@ def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, 
                     yield matched(frame[np.newaxis], tokens.width, tokens.height)[0]
                 seen += 1
     if seen <= max(indices):
-        raise ValueError(f"The clip has {seen} frames, the tokens {len(tokens.frames)}. Connect the encoded clip.")
+        raise ValueError(f"The clip has {seen} frames, the tokens {len(tokens.pts)}. Connect the encoded clip.")
 
 
 def _decoded(tokens: VideoTokens, wanted: set[int], tokenizer: Any) -> Iterator[np.ndarray]:

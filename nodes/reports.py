@@ -9,6 +9,7 @@ _KINDS = {
     "motion": "motion",
     "residual": "residual",
     "intra": "intra blocks",
+    "clip": "groups of frames",
 }
 
 

@@ -156,7 +156,7 @@ class DecodeTokens(io.ComfyNode):
             if as_images or not kept:
                 kept.append(frame)
 
-        with resources.progress(len(tokens.frames), "decode") as bar:
+        with resources.progress(len(tokens.pts), "decode") as bar:
             decode_to_file(
                 tokens,
                 tokenizer,

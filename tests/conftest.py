@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def _random_tokens(
         digest="0123456789abcdef" * 4,
         **codec,
     )
+
+
+def _group_tokens(seed=0, *, frames=6, **kind):
+    """`_random_tokens` as groups: `frames` time stamps in CFrames of random codes."""
+    from tokenreel.tokens.video_tokens import CFrame
+
+    tokens = _random_tokens(seed, frames=frames, key_every=1, **kind)
+    keys = tokens.frames[: 1 + -(-(frames - 1) // 4)]
+    spans = [1, *[4] * (len(keys) - 1)]
+    spans[-1] -= sum(spans) - frames
+    groups = tuple(CFrame(key.codes, span) for key, span in zip(keys, spans, strict=True))
+    return replace(tokens, frames=groups)
+
+
+@pytest.fixture
+def group_tokens():
+    """Makes VideoTokens of CFrames: `group_tokens(3, width=64, height=48, frames=5)`."""
+    return _group_tokens
 
 
 @pytest.fixture

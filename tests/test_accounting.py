@@ -13,6 +13,7 @@ from tokenreel.tokens.accounting import (
     block_costs,
     block_symbols,
     count,
+    count_by_time,
     count_frame,
     header_symbol,
     parse_block_symbols,
@@ -114,7 +115,15 @@ class TestCounts:
             [0, 0, 0],
             [[0, 0, 0, 0]],
         )
-        assert count_frame(frame) == {"key": 0, "header": 1, "skip_run": 1, "motion": 2, "residual": 3, "intra": 5}
+        assert count_frame(frame) == {
+            "key": 0,
+            "header": 1,
+            "skip_run": 1,
+            "motion": 2,
+            "residual": 3,
+            "intra": 5,
+            "clip": 0,
+        }
         assert block_costs(frame).tolist() == [[0, 1, 4, 5, 0]]
 
     @pytest.mark.parametrize("shares", SHARES)
@@ -140,6 +149,20 @@ class TestCounts:
         tokens = random_tokens(width=17, height=16, frames=1)
         assert block_costs(tokens.frames[0]).tolist() == [[4, 4]]
         assert count(tokens).tokens == 8
+
+    def test_groups_are_shared_out_over_their_frames(self, group_tokens):
+        tokens = group_tokens(frames=8, width=48, height=32)  # spans 1, 4 and 3 of 24 codes each
+        counted = count(tokens)
+        assert counted.per_frame == [24, 6, 6, 6, 6, 8, 8, 8]
+        assert counted.tokens == counted.by_kind["clip"] == 72 and counted.bits == 72 * 8
+        assert [int(block_costs(frame)[0, 0]) for frame in tokens.frames] == [4, 1, 1]
+        assert report(tokens)["frames"] == 8
+        assert report(tokens)["bits_per_pixel"] == pytest.approx(72 * 8 / (8 * 48 * 32))
+
+    def test_shares_add_up_whatever_the_size(self, group_tokens):
+        tokens = group_tokens(frames=4, width=10, height=10)
+        assert count(tokens).per_frame == [4, 2, 1, 1]
+        assert [kinds["clip"] for kinds in count_by_time(tokens)] == [4, 2, 1, 1]
 
     @pytest.mark.parametrize(("levels", "bits"), [((2,), 1), ((8, 8), 6), ((3, 3), 4), ((8, 8, 8, 5, 5, 5), 16)])
     def test_bits_of_codes_are_rounded_up(self, random_tokens, levels, bits):

@@ -184,7 +184,7 @@ class TestGolden:
 
     def test_has_every_kind_of_token(self):
         by_kind = count(golden_tokens()).by_kind
-        assert by_kind == {"key": 560, "header": 3, "skip_run": 2, "motion": 3, "residual": 4, "intra": 355}
+        assert by_kind == {"key": 560, "header": 3, "skip_run": 2, "motion": 3, "residual": 4, "intra": 355, "clip": 0}
 
 
 class TestDamage:

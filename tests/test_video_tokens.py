@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tokenreel.tokens.video_tokens import IFrame, Mode, PFrame, VideoTokens, grid_size
+from tokenreel.tokens.video_tokens import CFrame, IFrame, Mode, PFrame, VideoTokens, grid_size
 
 
 def small_frame(**changes):
@@ -63,9 +63,16 @@ class TestFrames:
             small_frame(**changes)
 
     @pytest.mark.parametrize("shape", [(0, 2), (3, 2), (2, 5)])
-    def test_key_frame_refuses_odd_grids(self, shape):
-        with pytest.raises(ValueError, match="even sides"):
+    def test_grids_have_even_sides(self, shape):
+        with pytest.raises(ValueError, match=r"key-frame codes of shape .* even sides"):
             IFrame(np.zeros(shape, np.int32))
+        with pytest.raises(ValueError, match=r"group codes of shape .* even sides"):
+            CFrame(np.zeros(shape, np.int32), 1)
+
+    @pytest.mark.parametrize(("span", "message"), [(0, r"span \(0\)"), (5, r"span \(5\)"), (1.0, "whole numbers")])
+    def test_groups_have_one_to_four_frames(self, span, message):
+        with pytest.raises(ValueError, match=message):
+            CFrame([[0, 1], [2, 3]], span)
 
     def test_motion_field_adds_the_global_motion(self):
         assert small_frame().motion_field().tolist() == [[[-27, 25], [4, -6]]]
@@ -93,6 +100,7 @@ class TestFrames:
             "PFrame(blocks=[1, 2], global_motion=(4, -6), skip=0, motion=0, residual=1, intra=1)"
         )
         assert repr(IFrame(np.zeros((2, 4), np.int32))) == "IFrame(codes=int32[2, 4])"
+        assert repr(CFrame(np.zeros((2, 4), np.int32), 4)) == "CFrame(codes=int32[2, 4], span=4)"
 
 
 class TestVideoTokens:
@@ -183,3 +191,52 @@ class TestVideoTokens:
 
     def test_one_pixel_is_a_clip(self, random_tokens):
         assert isinstance(random_tokens(width=1, height=1, frames=1), VideoTokens)
+
+
+class TestGroups:
+    """Clips of CFrames."""
+
+    def test_stand_for_several_frames(self, group_tokens):
+        tokens = group_tokens(frames=7)
+        assert [frame.span for frame in tokens.frames] == [1, 4, 2] and len(tokens.pts) == 7
+        assert tokens.groups == (range(0, 1), range(1, 5), range(5, 7))
+        assert tokens.gops == (range(0, 7),)
+        assert [tokens.frames.index(frame) for frame in tokens.by_time] == [0, 1, 1, 1, 1, 2, 2]
+        assert repr(tokens).startswith("VideoTokens(70x45, 7 frames in 3 groups, grid=[6, 10]")
+
+    def test_others_stand_for_one_each(self, random_tokens):
+        tokens = random_tokens(frames=6)
+        assert tokens.by_time == tokens.frames and tokens.groups == tuple(range(i, i + 1) for i in range(6))
+
+    @pytest.mark.parametrize(("stop", "spans"), [(1, [1]), (4, [1, 3]), (5, [1, 4]), (6, [1, 4, 1])])
+    def test_end_anywhere(self, group_tokens, stop, spans):
+        tokens = group_tokens(frames=7)
+        part = tokens.trim(stop=stop)
+        assert [frame.span for frame in part.frames] == spans and part.pts == tokens.pts[:stop]
+        assert part.duration == (tokens.pts[stop] - tokens.pts[0]) * tokens.time_base
+        assert all((a.codes == b.codes).all() for a, b in zip(part.frames, tokens.frames, strict=False))
+
+    def test_begin_at_the_first_only(self, group_tokens):
+        with pytest.raises(ValueError, match=r"Invalid start \(5\).*Supported are 0\."):
+            group_tokens(frames=7).trim(5)
+
+    @pytest.mark.parametrize("spans", [(2, 4), (1, 3, 4), (1, 4, 4, 1, 1), (4,)])
+    def test_are_full_but_for_the_last(self, group_tokens, spans):
+        frames = tuple(CFrame(np.zeros((6, 10), int), span) for span in spans)
+        with pytest.raises(ValueError, match=r"Invalid spans .* Supported are 1, then 4 each"):
+            replace(group_tokens(), frames=frames, pts=range(sum(spans)))
+
+    def test_are_not_mixed_with_others(self, random_tokens):
+        tokens = random_tokens(frames=4)
+        for place in (0, 2):
+            frames = list(tokens.frames)
+            frames[place] = CFrame(np.zeros((6, 10), int), 1)
+            with pytest.raises(ValueError, match="CFrames among others"):
+                replace(tokens, frames=frames)
+
+    def test_codes_and_times_are_checked(self, group_tokens):
+        tokens = group_tokens(frames=5)
+        with pytest.raises(ValueError, match=r"Invalid code 200 in frame 1"):
+            replace(tokens, frames=(tokens.frames[0], CFrame(np.full((6, 10), 200), 4)))
+        with pytest.raises(ValueError, match="4 time stamps for 5 frames"):
+            replace(tokens, pts=tokens.pts[:-1])

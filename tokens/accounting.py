@@ -1,9 +1,9 @@
 """What a token is, how many a clip has, and how many bits they take.
 
-Every token is one symbol of a fixed alphabet. A cell's code is one token. A predicted frame has one header token (its
-global motion), one token for each block that is not skipped (mode, motion and mask together) and one for each run of up
-to 256 skipped blocks before such a block; a run at the end of the frame costs nothing, so a frame that only repeats the
-one before it costs a single token. `docs/token_format.md` numbers the symbols.
+Every token is one symbol of a fixed alphabet. A cell's code is one token, also where it stands for a group of frames. A
+predicted frame has one header token (its global motion), one token for each block that is not skipped (mode, motion and
+mask together) and one for each run of up to 256 skipped blocks before such a block; a run at the end of the frame costs
+nothing, so a frame that only repeats the one before it costs a single token. `docs/token_format.md` has numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .video_tokens import CELLS, MAX_DELTA, POPCOUNT, IFrame, Mode, PFrame, VideoTokens
+from .video_tokens import CELLS, MAX_DELTA, POPCOUNT, CFrame, Frame, IFrame, Mode, PFrame, VideoTokens
 
 DELTAS = 2 * MAX_DELTA + 1
 MASKS = 1 << CELLS
@@ -24,7 +24,7 @@ SKIP_SYMBOL = INTRA_SYMBOL  # a run of r blocks is SKIP_SYMBOL + r, r in 1..256
 LAST_SYMBOL = SKIP_SYMBOL + MAX_RUN  # 63760; the symbols above it are reserved
 SYMBOL_BITS = 16  # of header and block tokens
 
-KINDS: tuple[str, ...] = ("key", "header", "skip_run", "motion", "residual", "intra")
+KINDS: tuple[str, ...] = ("key", "header", "skip_run", "motion", "residual", "intra", "clip")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class TokenCount:
     tokens: int
     by_kind: dict[str, int]
     """key: codes of I-frames; header: one per P-frame; skip_run; motion: block tokens of MOTION and RESIDUAL blocks;
-    residual: their codes; intra: block tokens of INTRA blocks and their four codes."""
+    residual: their codes; intra: block tokens of INTRA blocks and their four codes; clip: codes of groups."""
     bits: int
     """Sum over all tokens of log2(alphabet), rounded up for each token."""
     per_frame: list[int]
+    """Of each time stamp; the tokens of a group are shared out as evenly as whole numbers can."""
 
 
 def _skip_runs(modes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -112,20 +113,24 @@ def parse_block_symbols(
     return grid, motion.astype(np.int8), masks[masks > 0].astype(np.uint8)
 
 
-def block_costs(frame: IFrame | PFrame) -> NDArray[np.int64]:
-    """int64 [bh, bw]: tokens spent in each block, its codes and its block token; skip runs and headers lie in none."""
-    if isinstance(frame, IFrame):
-        return np.full((frame.grid[0] // 2, frame.grid[1] // 2), CELLS, dtype=np.int64)
+def block_costs(frame: Frame) -> NDArray[np.int64]:
+    """int64 [bh, bw]: tokens spent in each block, its codes and its block token; skip runs and headers lie in none.
+
+    Of a group it is the share of one of its frames, rounded.
+    """
+    if not isinstance(frame, PFrame):
+        share = round(CELLS / frame.span) if isinstance(frame, CFrame) else CELLS
+        return np.full((frame.grid[0] // 2, frame.grid[1] // 2), share, dtype=np.int64)
     costs = np.array([0, 1, 1, 1 + CELLS], dtype=np.int64)[frame.modes]
     costs[frame.modes == Mode.RESIDUAL] += POPCOUNT[frame.masks]
     return costs
 
 
-def count_frame(frame: IFrame | PFrame) -> dict[str, int]:
+def count_frame(frame: Frame) -> dict[str, int]:
     """Tokens of one frame by kind, with all of `KINDS` present."""
     kinds: dict[str, int] = dict.fromkeys(KINDS, 0)
-    if isinstance(frame, IFrame):
-        kinds["key"] = frame.codes.size
+    if not isinstance(frame, PFrame):
+        kinds["key" if isinstance(frame, IFrame) else "clip"] = frame.codes.size
         return kinds
     _, gaps = _skip_runs(frame.modes)
     kinds["header"] = 1
@@ -136,19 +141,28 @@ def count_frame(frame: IFrame | PFrame) -> dict[str, int]:
     return kinds
 
 
+def count_by_time(tokens: VideoTokens) -> list[dict[str, int]]:
+    """Tokens by kind of each time stamp; those of a group are shared out, the first frames taking what is left over."""
+    counts: list[dict[str, int]] = []
+    for frame, group in zip(tokens.frames, tokens.groups, strict=True):
+        kinds, span = count_frame(frame), len(group)
+        counts += [{kind: (n + span - 1 - i) // span for kind, n in kinds.items()} for i in range(span)]
+    return counts
+
+
 def count(tokens: VideoTokens) -> TokenCount:
     """Count the tokens of a clip; they are the symbols that the token file holds, one for one."""
     frames = [count_frame(frame) for frame in tokens.frames]
     by_kind: dict[str, int] = {kind: sum(kinds[kind] for kinds in frames) for kind in KINDS}
     intra_blocks = by_kind["intra"] // (1 + CELLS)
     symbols = by_kind["header"] + by_kind["skip_run"] + by_kind["motion"] + intra_blocks
-    codes = by_kind["key"] + by_kind["residual"] + intra_blocks * CELLS
+    codes = by_kind["key"] + by_kind["clip"] + by_kind["residual"] + intra_blocks * CELLS
     code_bits = (tokens.codebook_size - 1).bit_length()
     return TokenCount(
         tokens=symbols + codes,
         by_kind=by_kind,
         bits=symbols * SYMBOL_BITS + codes * code_bits,
-        per_frame=[sum(kinds.values()) for kinds in frames],
+        per_frame=[sum(kinds.values()) for kinds in count_by_time(tokens)],
     )
 
 
@@ -159,7 +173,7 @@ def report(tokens: VideoTokens, *, file_bytes: int | None = None) -> dict[str, A
     """
     counted = count(tokens)
     result: dict[str, Any] = {
-        "frames": len(tokens.frames),
+        "frames": len(tokens.pts),
         "width": tokens.width,
         "height": tokens.height,
         "frame_rate": float(tokens.frame_rate),
@@ -168,7 +182,7 @@ def report(tokens: VideoTokens, *, file_bytes: int | None = None) -> dict[str, A
         "tokens_per_second": float(counted.tokens / tokens.duration),
         "tokens_by_kind": counted.by_kind,
         "bits": counted.bits,
-        "bits_per_pixel": counted.bits / (len(tokens.frames) * tokens.width * tokens.height),
+        "bits_per_pixel": counted.bits / (len(tokens.pts) * tokens.width * tokens.height),
     }
     if file_bytes is not None:
         result["file_bytes"] = file_bytes

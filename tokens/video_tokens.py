@@ -2,6 +2,7 @@
 
 A frame is cut into cells of 8x8 pixels, four cells make a block of 16x16. A key frame (`IFrame`) has one code per cell.
 A predicted frame (`PFrame`) has one mode per block and spends codes only where the frame before, moved, is not enough.
+A group (`CFrame`) has one code per cell for up to four frames at once; it comes with its like only.
 `docs/token_format.md` is the normative description.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 BLOCK = 16  # pixels
 CELL = 8  # pixels
 CELLS = 4  # of a block, in raster order: cell k is bit k of a mask
+MAX_SPAN = 4  # frames of a group
 MAX_DELTA = 31  # half pixels a block may differ from the global motion, on each axis
 MAX_SIDE = 65536  # pixels
 MAX_CODEBOOK = 1 << 24
@@ -82,6 +85,13 @@ class _Arrays:
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
 
 
+def _code_grid(name: str, value: Any) -> NDArray[np.int32]:
+    codes = _integers(name, value, np.int32, (None, None), 0, MAX_CODEBOOK - 1)
+    if codes.size == 0 or codes.shape[0] % 2 or codes.shape[1] % 2:
+        raise ValueError(f"Invalid {name} of shape {list(codes.shape)}. Supported are even sides from 2 up.")
+    return codes
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class IFrame(_Arrays):
     """A key frame: one code per cell. The array must not be written to afterwards."""
@@ -90,12 +100,7 @@ class IFrame(_Arrays):
     """int32 [h, w], h and w even, each in [0, codebook_size)."""
 
     def __post_init__(self) -> None:
-        codes = _integers("key-frame codes", self.codes, np.int32, (None, None), 0, MAX_CODEBOOK - 1)
-        if codes.size == 0 or codes.shape[0] % 2 or codes.shape[1] % 2:
-            raise ValueError(
-                f"Invalid key-frame codes of shape {list(codes.shape)}. Supported are even sides from 2 up."
-            )
-        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "codes", _code_grid("key-frame codes", self.codes))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,6 +109,33 @@ class IFrame(_Arrays):
 
     def __repr__(self) -> str:
         return f"IFrame(codes=int32{list(self.codes.shape)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CFrame(_Arrays):
+    """A group of frames that share one code per cell; it is decoded after all groups before it.
+
+    The first group of a clip is one frame, the others are four; the last may end early. No array may be written to.
+    """
+
+    codes: NDArray[np.int32]
+    """int32 [h, w], h and w even, each in [0, codebook_size)."""
+    span: int
+    """Frames that the group stands for, 1..4."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", _code_grid("group codes", self.codes))
+        object.__setattr__(self, "span", _whole("span", self.span))
+        if not 1 <= self.span <= MAX_SPAN:
+            raise ValueError(f"Invalid span ({self.span}). Supported are groups of 1 to {MAX_SPAN} frames.")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Cells `(h, w)`."""
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def __repr__(self) -> str:
+        return f"CFrame(codes=int32{list(self.codes.shape)}, span={self.span})"
 
 
 def _no_motion() -> NDArray[np.int8]:
@@ -186,6 +218,13 @@ class PFrame(_Arrays):
         return f"PFrame(blocks={list(self.modes.shape)}, global_motion={self.global_motion}, {shares})"
 
 
+Frame = IFrame | PFrame | CFrame
+
+
+def _span(frame: Frame) -> int:
+    return frame.span if isinstance(frame, CFrame) else 1
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class VideoTokens(_Arrays):
     """A clip as tokens. Building one checks it: a `ValueError` names the field, its value and what is allowed."""
@@ -201,8 +240,8 @@ class VideoTokens(_Arrays):
     """Presentation time of each frame in ticks, strictly increasing."""
     duration: Fraction
     """Seconds from the first frame's start to the last one's end."""
-    frames: tuple[IFrame | PFrame, ...]
-    """At least one; the first is an `IFrame`."""
+    frames: tuple[Frame, ...]
+    """At least one. Either the first is an `IFrame` and there is one for each time stamp, or all are `CFrame`s."""
     levels: tuple[int, ...]
     """FSQ levels; their product is the size of the codebook."""
     tokenizer: str
@@ -210,9 +249,9 @@ class VideoTokens(_Arrays):
     digest: str
     """SHA-256 of the tokenizer's weights, 64 lower-case hex digits."""
     codec: str = ""
-    """Name of the residual codec; empty when there are only I-frames."""
+    """Name of the residual codec; empty when there are no P-frames."""
     codec_digest: str = ""
-    """SHA-256 of the residual codec's weights; empty when there are only I-frames."""
+    """SHA-256 of the residual codec's weights; empty when there are no P-frames."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", tuple(self.frames))
@@ -236,28 +275,48 @@ class VideoTokens(_Arrays):
         return math.prod(self.levels)
 
     @property
+    def groups(self) -> tuple[range, ...]:
+        """Time stamps, counted from 0, that each of `frames` stands for."""
+        ends = list(accumulate(_span(frame) for frame in self.frames))
+        return tuple(range(a, b) for a, b in zip([0, *ends], ends, strict=False))
+
+    @property
+    def by_time(self) -> tuple[Frame, ...]:
+        """For each time stamp that of `frames` it belongs to."""
+        return tuple(frame for frame in self.frames for _ in range(_span(frame)))
+
+    @property
     def gops(self) -> tuple[range, ...]:
-        """Frame indices of each group: an I-frame and the P-frames that hang on it."""
-        starts = [i for i, frame in enumerate(self.frames) if isinstance(frame, IFrame)]
-        return tuple(range(a, b) for a, b in zip(starts, [*starts[1:], len(self.frames)], strict=True))
+        """Time stamps, counted from 0, that can be decoded without any other: from one I-frame up to the next."""
+        starts = [0, *(i for i, frame in enumerate(self.frames) if isinstance(frame, IFrame) and i)]
+        return tuple(range(a, b) for a, b in zip(starts, [*starts[1:], len(self.pts)], strict=True))
 
     def trim(self, start: int = 0, stop: int | None = None) -> VideoTokens:
-        """Frames `[start, stop)` with their own times. `start` must be an I-frame; every `stop` works."""
-        count = len(self.frames)
+        """Frames `[start, stop)` with their own times. `start` must begin a range of `gops`; every `stop` works."""
+        count = len(self.pts)
         stop = count if stop is None else stop
         if not 0 <= start < stop <= count:
             raise ValueError(f"Invalid range [{start}, {stop}). Supported is 0 <= start < stop <= {count}.")
-        if isinstance(self.frames[start], PFrame):
-            starts = ", ".join(str(gop.start) for gop in self.gops[:8]) + (", ..." if len(self.gops) > 8 else "")
-            raise ValueError(f"Invalid start ({start}): that frame needs the one before it. Supported are {starts}.")
+        starts = [gop.start for gop in self.gops]
+        if start not in starts:
+            shown = ", ".join(map(str, starts[:8])) + (", ..." if len(starts) > 8 else "")
+            raise ValueError(f"Invalid start ({start}): that frame needs the one before it. Supported are {shown}.")
         end = self.pts[0] * self.time_base + self.duration if stop == count else self.pts[stop] * self.time_base
         duration = end - self.pts[start] * self.time_base
-        return replace(self, frames=self.frames[start:stop], pts=self.pts[start:stop], duration=duration)
+        kept = [
+            replace(frame, span=min(len(group), stop - group.start)) if isinstance(frame, CFrame) else frame
+            for frame, group in zip(self.frames, self.groups, strict=True)
+            if start <= group.start < stop
+        ]
+        return replace(self, frames=tuple(kept), pts=self.pts[start:stop], duration=duration)
 
     def __repr__(self) -> str:
-        keys = sum(isinstance(frame, IFrame) for frame in self.frames)
+        kinds = [type(frame) for frame in self.frames]
+        shown = f"{kinds.count(IFrame)} I + {kinds.count(PFrame)} P frames"
+        if CFrame in kinds:
+            shown = f"{len(self.pts)} frames in {len(kinds)} groups"
         return (
-            f"VideoTokens({self.width}x{self.height}, {keys} I + {len(self.frames) - keys} P frames, "
+            f"VideoTokens({self.width}x{self.height}, {shown}, "
             f"grid={list(self.grid)}, frame_rate={self.frame_rate}, codebook_size={self.codebook_size}, "
             f"tokenizer={self.tokenizer!r})"
         )
@@ -291,18 +350,19 @@ class VideoTokens(_Arrays):
             )
 
     def _check_frames(self) -> None:
-        if not self.frames or not isinstance(self.frames[0], IFrame):
-            first = f"a {type(self.frames[0]).__name__}" if self.frames else "missing"
+        if not self.frames or isinstance(self.frames[0], PFrame):
+            first = "a PFrame" if self.frames else "missing"
             raise ValueError(
-                f"Invalid frames: the first one is {first}. Supported are clips that begin with an IFrame."
+                f"Invalid frames: the first one is {first}. Supported are clips that begin with an IFrame or a CFrame."
             )
+        self._check_groups()
         for i, frame in enumerate(self.frames):
             if frame.grid != self.grid:
                 raise ValueError(
                     f"Invalid frame {i} with a grid of {list(frame.grid)} cells. "
                     f"{self.width}x{self.height} pixels take {list(self.grid)}."
                 )
-            arrays = (frame.codes,) if isinstance(frame, IFrame) else (frame.residual, frame.intra)
+            arrays = (frame.residual, frame.intra) if isinstance(frame, PFrame) else (frame.codes,)
             highest = max((int(codes.max()) for codes in arrays if codes.size), default=0)
             if highest >= self.codebook_size:
                 raise ValueError(
@@ -314,13 +374,26 @@ class VideoTokens(_Arrays):
                 "Invalid codec (''). P-frames need the name and digest of the residual codec that made them."
             )
 
+    def _check_groups(self) -> None:
+        spans = [frame.span for frame in self.frames if isinstance(frame, CFrame)]
+        if not spans:
+            return
+        if len(spans) != len(self.frames):
+            raise ValueError("Invalid frames: CFrames among others. Supported are clips of CFrames only.")
+        full = [1, *[MAX_SPAN] * (len(spans) - 1)]
+        if spans[:-1] != full[:-1] or spans[-1] > full[-1]:
+            raise ValueError(
+                f"Invalid spans ({spans!s:.60}). Supported are 1, then {MAX_SPAN} each; only the last may be smaller."
+            )
+
     def _check_time(self) -> None:
         for name in ("frame_rate", "time_base", "duration"):
             value = getattr(self, name)
             if not isinstance(value, Fraction) or value <= 0:
                 raise ValueError(f"Invalid {name} ({value!r}). Supported are Fractions above 0.")
-        if len(self.pts) != len(self.frames):
-            raise ValueError(f"Invalid pts: {len(self.pts)} time stamps for {len(self.frames)} frames.")
+        count = sum(_span(frame) for frame in self.frames)
+        if len(self.pts) != count:
+            raise ValueError(f"Invalid pts: {len(self.pts)} time stamps for {count} frames.")
         if min(self.pts) < -MAX_TICK or max(self.pts) > MAX_TICK:
             raise ValueError(f"Invalid pts ({self.pts[0]} to {self.pts[-1]}). Supported are -2^62 to 2^62.")
         for i, (a, b) in enumerate(zip(self.pts, self.pts[1:], strict=False)):
