@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .host.runner import NodeEvent
-    from .models.checkpoint import VideoTokenizer
+    from .models.checkpoint import AnyTokenizer
     from .tokens.video_tokens import VideoTokens
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # what VideoWriter writes; repeated, so that --help loads no PyAV
@@ -47,14 +47,17 @@ def _check_parent(path: str) -> None:
         raise ValueError(f"Cannot write {path!r}: the folder {parent!r} does not exist. Create it first.")
 
 
-def _tokenizer(path: str | None) -> VideoTokenizer:
+def _tokenizer(path: str | None, mode: str = "stream") -> AnyTokenizer:
+    """The tokenizer in the file at `path`, or the one that comes along for a mode of encoding."""
     from .host import resources
-    from .models.checkpoint import load_tokenizer
+    from .models.checkpoint import load_any_tokenizer, load_clip_tokenizer, load_tokenizer
 
-    return load_tokenizer(Path(path) if path else None).to(resources.device())
+    if path:
+        return load_any_tokenizer(Path(path)).to(resources.device())
+    return (load_clip_tokenizer() if mode == "clip" else load_tokenizer()).to(resources.device())
 
 
-def _tokenizer_of(tokens: VideoTokens, path: str | None) -> VideoTokenizer:
+def _tokenizer_of(tokens: VideoTokens, path: str | None) -> AnyTokenizer:
     """The tokenizer that made `tokens`: the file at `path`, or one of those that come along, found by its digest."""
     from .host import resources
     from .models.checkpoint import WEIGHTS, tokenizer_of
@@ -80,7 +83,7 @@ def encode(args: argparse.Namespace, tell: Tell) -> Facts:
     with clip, resources.progress(clip.length, "encode") as bar:
         encoded = encode_clip(
             clip,
-            _tokenizer(args.tokenizer),
+            _tokenizer(args.tokenizer, args.mode),
             mode=args.mode,
             quality=args.quality,
             budget=args.budget,

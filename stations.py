@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import torch
 
-from .models.checkpoint import VideoTokenizer
+from .models.checkpoint import AnyTokenizer, ClipTokenizer
+from .models.clip_codec import decode_groups, encode_groups
 from .models.shots import MotionMeter, select_frames
 from .models.stream_codec import EncodeResult, check_match, decode_stream, encode_frames, encode_stream
 from .tokens.accounting import report
@@ -27,6 +28,7 @@ from .video.timeline import FrameTimeline
 from .video.writer import VideoWriter
 
 Source = str | os.PathLike[str] | BinaryIO
+MODES = ("stream", "frames", "clip")
 Check = Callable[[], None]
 Advance = Callable[[int], None]
 Part = tuple[Fraction | float, Fraction | float | None]
@@ -51,9 +53,9 @@ class Encoded:
 
 def encode_clip(
     clip: Clip,
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyTokenizer,
     *,
-    mode: Literal["stream", "frames"] = "stream",
+    mode: Literal["stream", "frames", "clip"] = "stream",
     quality: float | None = None,
     budget: float | None = None,
     margin: float = 0.0,
@@ -64,18 +66,25 @@ def encode_clip(
 ) -> Encoded:
     """Encodes a clip. quality: dB; budget: tokens a second; both only in mode "stream".
 
-    Raises ValueError for a bad knob.
+    Mode "clip" takes a ClipTokenizer, the others a VideoTokenizer. Raises ValueError for a bad knob.
     """
-    if mode not in ("stream", "frames"):
-        raise ValueError(f"Invalid mode ({mode!r}). Supported modes are 'stream' and 'frames'.")
-    if mode == "frames" and (quality is not None or budget is not None):
-        raise ValueError("Mode 'frames' has a fixed rate: it takes neither a quality nor a budget. Use mode 'stream'.")
+    if mode not in MODES:
+        raise ValueError(f"Invalid mode ({mode!r}). Supported modes are {', '.join(map(repr, MODES))}.")
+    if mode != "stream" and (quality is not None or budget is not None):
+        raise ValueError(f"Mode {mode!r} has a fixed rate: it takes neither a quality nor a budget. Use mode 'stream'.")
+    if isinstance(tokenizer, ClipTokenizer) != (mode == "clip"):
+        made, fit = ("single frames", "'stream' or 'frames'") if mode == "clip" else ("groups of frames", "'clip'")
+        raise ValueError(
+            f"Invalid mode ({mode!r}): tokenizer {tokenizer.id!r} codes {made}. Use mode {fit}, or another tokenizer."
+        )
     started = time.monotonic()
     meter = QualityMeter() if with_ssim else None
     observe = meter.update if meter else None
     chunks = (chunk.frames for chunk in clip.chunks())
     with torch.inference_mode():
-        if mode == "frames":
+        if isinstance(tokenizer, ClipTokenizer):
+            result = encode_groups(chunks, tokenizer, check=check, progress=progress, observe=observe)
+        elif mode == "frames":
             result = encode_frames(chunks, tokenizer, check=check, progress=progress, observe=observe)
         else:
             result = encode_stream(
@@ -99,7 +108,7 @@ def encode_clip(
     return Encoded(tokens, psnr, seconds, facts)
 
 
-def _assemble(clip: Clip, result: EncodeResult, tokenizer: VideoTokenizer) -> VideoTokens:
+def _assemble(clip: Clip, result: EncodeResult, tokenizer: AnyTokenizer) -> VideoTokens:
     if not result.frames:
         raise ValueError("The clip has 0 frames in the part that was chosen. Choose a part with at least one frame.")
     predicted = any(isinstance(frame, PFrame) for frame in result.frames)
@@ -119,9 +128,16 @@ def _assemble(clip: Clip, result: EncodeResult, tokenizer: VideoTokenizer) -> Vi
     )
 
 
+def decoded_frames(tokens: VideoTokens, tokenizer: AnyTokenizer, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Frames of a clip of tokens up to `stop`, uint8 `[H, W, 3]`. ValueError where the tokenizer is another one."""
+    if isinstance(tokenizer, ClipTokenizer):
+        return decode_groups(tokens, tokenizer, stop=stop)
+    return decode_stream(tokens, tokenizer, stop=stop)
+
+
 def decode_to_file(
     tokens: VideoTokens,
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyTokenizer,
     path: str | os.PathLike[str],
     *,
     lossless: bool = False,
@@ -150,7 +166,7 @@ def decode_to_file(
         audio_duration=tokens.duration if audio is not None else None,
     )
     with torch.inference_mode(), writer:
-        for frame, pts in zip(decode_stream(tokens, tokenizer), tokens.pts, strict=True):
+        for frame, pts in zip(decoded_frames(tokens, tokenizer), tokens.pts, strict=True):
             check()
             writer.write(frame[np.newaxis], [pts])
             if collect:

@@ -18,6 +18,7 @@ from torch import nn
 from ..tokens.video_tokens import VideoTokens
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .residual_codec import ResidualCodec, ResidualCodecConfig
+from .video_tokenizer import CausalVideoTokenizer, VideoTokenizerConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The weights that come with the pack."""
@@ -25,7 +26,10 @@ FORMAT = "tokenreel"
 MODELS: Mapping[str, tuple[type[nn.Module], Any]] = {
     "image_tokenizer": (ImageTokenizer, ImageTokenizerConfig),
     "residual_codec": (ResidualCodec, ResidualCodecConfig),
+    "video_tokenizer": (CausalVideoTokenizer, VideoTokenizerConfig),
 }
+TOKENIZERS = ("image_tokenizer", "video_tokenizer")
+"""Kinds that make tokens by themselves."""
 
 
 class CheckpointError(ValueError):
@@ -121,6 +125,38 @@ class VideoTokenizer:
         return self
 
 
+@dataclass(frozen=True)
+class ClipTokenizer:
+    """What the VIDEO_TOKENIZER socket carries for a tokenizer of whole clips, which needs no residual codec."""
+
+    network: CausalVideoTokenizer
+    id: str
+    digest: str
+    """SHA-256 of its file."""
+    codec_id: str = ""
+    codec_digest: str = ""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return self.network.config.levels
+
+    @property
+    def codebook_size(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device) -> "ClipTokenizer":
+        """Moves the network, in place, to the device and to the memory layout that convolutions like best."""
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+
+AnyTokenizer = VideoTokenizer | ClipTokenizer
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
@@ -141,9 +177,23 @@ def _checkpoints(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:
             yield meta["name"], path
 
 
-def list_tokenizers(folder: Path = WEIGHTS) -> dict[str, Path]:
-    """Names of the key-frame tokenizers in a folder -> their files."""
-    return dict(_checkpoints(folder, "image_tokenizer"))
+def list_tokenizers(folder: Path = WEIGHTS, kinds: Iterable[str] = TOKENIZERS) -> dict[str, Path]:
+    """Names of the tokenizers in a folder -> their files, by kind in the order of `kinds`."""
+    return {name: path for kind in kinds for name, path in _checkpoints(folder, kind)}
+
+
+def load_any_tokenizer(path: Path) -> AnyTokenizer:
+    """Loads a tokenizer of either kind. Raises CheckpointError for a file that is none."""
+    return load_clip_tokenizer(path) if read_metadata(path)["kind"] == "video_tokenizer" else load_tokenizer(path)
+
+
+def load_clip_tokenizer(path: Path | None = None) -> ClipTokenizer:
+    """Loads a tokenizer of whole clips, by default the shipped one. Raises CheckpointError for any other file."""
+    path = path or next(iter(list_tokenizers(kinds=["video_tokenizer"]).values()), None)
+    if path is None:
+        raise CheckpointError(f"No clip tokenizer in {WEIGHTS.name}/. Install the pack again, weights included.")
+    network: CausalVideoTokenizer = load_checkpoint(path, "video_tokenizer")
+    return ClipTokenizer(network, read_metadata(path)["name"], file_digest(path))
 
 
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:
@@ -152,7 +202,7 @@ def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> Vi
     path: a key-frame checkpoint, the shipped one by default. residual: its codec; by default the one in the same folder
     that was trained with it. Raises CheckpointError for files that are no such networks or do not go together.
     """
-    path = path or next(iter(list_tokenizers().values()), None)
+    path = path or next(iter(list_tokenizers(kinds=["image_tokenizer"]).values()), None)
     if path is None:
         raise CheckpointError(f"No key-frame tokenizer in {WEIGHTS.name}/. Install the pack again, weights included.")
     image: ImageTokenizer = load_checkpoint(path, "image_tokenizer")
@@ -183,31 +233,33 @@ def _companion(path: Path, digest: str) -> Path | None:
     return next(iter(mine or [found for found, name in named.items() if name is None]), None)
 
 
-def tokenizer_of(tokens: VideoTokens, candidates: Iterable[Path], way_out: str) -> VideoTokenizer:
+def tokenizer_of(tokens: VideoTokens, candidates: Iterable[Path], way_out: str) -> AnyTokenizer:
     """The tokenizer that made the tokens, found among weights files by digest; files of other kinds are passed over.
 
     Raises CheckpointError, with `way_out` at its end, when it is not among them.
     """
     candidates = list(candidates)
-    image = _with_digest(tokens.digest, "image_tokenizer", candidates)
-    if image is None:
+    found = _with_digest(tokens.digest, TOKENIZERS, candidates)
+    if found is None:
         raise CheckpointError(
             f"These tokens were made by tokenizer {tokens.tokenizer!r} ({tokens.digest[:12]}), which is not among the "
             f"{len(candidates)} weights files known here. {way_out}"
         )
-    residual = _with_digest(tokens.codec_digest, "residual_codec", candidates) if tokens.codec else None
+    if read_metadata(found)["kind"] == "video_tokenizer":
+        return load_clip_tokenizer(found)
+    residual = _with_digest(tokens.codec_digest, ("residual_codec",), candidates) if tokens.codec else None
     if tokens.codec and residual is None:
         raise CheckpointError(
             f"These tokens were made with residual codec {tokens.codec!r} ({tokens.codec_digest[:12]}), which is not "
             f"among the {len(candidates)} weights files known here. {way_out}"
         )
-    return load_tokenizer(image, residual)
+    return load_tokenizer(found, residual)
 
 
-def _with_digest(digest: str, kind: str, candidates: list[Path]) -> Path | None:
+def _with_digest(digest: str, kinds: Iterable[str], candidates: list[Path]) -> Path | None:
     for path in candidates:
         try:
-            if read_metadata(path)["kind"] == kind and file_digest(path) == digest:
+            if read_metadata(path)["kind"] in kinds and file_digest(path) == digest:
                 return path
         except CheckpointError:
             continue  # somebody else's file

@@ -40,6 +40,11 @@ class FSQ(nn.Module):
         offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(latents.dtype)
         return torch.tanh(latents + torch.atanh(offset / half)) * half - offset
 
+    def fill(self, latents: Tensor) -> Tensor:
+        """Latents before rounding on a scale where the codes of each dimension cover [-1, 1] in equal shares."""
+        levels = self._per_dimension(self._levels, latents).to(latents.dtype)
+        return (self.bound(latents) + torch.where(levels % 2 == 0, 0.5, 0.0).to(latents.dtype)) / (levels / 2)
+
     def forward(self, latents: Tensor, noise: bool = False) -> Tensor:
         """Codes `[B, d, ...]` in [-1, 1], with straight-through gradients.
 

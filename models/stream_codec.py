@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tokens.video_tokens import BLOCK, CELL, IFrame, PFrame, VideoTokens
-from .checkpoint import VideoTokenizer
+from ..tokens.video_tokens import BLOCK, CELL, Frame, IFrame, PFrame, VideoTokens
+from .checkpoint import AnyTokenizer, VideoTokenizer
 from .frame_decoder import FrameDecoder, pad_to_blocks, to_unit, visible
 from .frame_planner import Candidate, FramePlanner, key_candidate
 from .rate_control import RateControl, make_rate_control
@@ -31,12 +31,12 @@ SETTLED = 0.02
 class EncodeResult:
     """What an encoder found out about a clip."""
 
-    frames: list[IFrame | PFrame] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
     """dB of each decoded frame against what was encoded, RGB on uint8; 100 where they are equal."""
 
 
-def _decibels(error: float) -> float:
+def decibels(error: float) -> float:
     """PSNR of a mean squared error; to the last bit what measuring the decoded frames gives."""
     return min(100.0, float(10 * np.log10(255.0**2 / error))) if error > 0 else 100.0
 
@@ -86,14 +86,14 @@ class StreamEncoder:
         self.since_key = 1 if key else self.since_key + 1
         self.hint = None if key else self.hint
         self.decoder.reference = chosen.decoded
-        psnr = _decibels(chosen.error / samples)
+        psnr = decibels(chosen.error / samples)
         self.rate.spent(chosen.tokens, psnr, key)
         return chosen.frame, psnr
 
     def _key(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
         self.check()
         key, self.renewed = key_candidate(current, shown, self.decoder), 0
-        self.rate.tried_key(_decibels(key.error / samples))
+        self.rate.tried_key(decibels(key.error / samples))
         return key
 
     def _best(self, current: Tensor, shown: Tensor, samples: int) -> Candidate:
@@ -131,7 +131,7 @@ class StreamEncoder:
         return chosen
 
 
-def _single(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def single_frames(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The frames `[H, W, 3]` of all chunks, which have to be of one size."""
     size = None
     for frames in chunks:
@@ -167,7 +167,7 @@ def encode_stream(
     """
     encoder: StreamEncoder | None = None
     result = EncodeResult()
-    for frame in _single(chunks):
+    for frame in single_frames(chunks):
         check()
         if encoder is None:
             cells = (-(-frame.shape[0] // BLOCK) * 2) * (-(-frame.shape[1] // BLOCK) * 2)
@@ -194,7 +194,7 @@ def encode_frames(
 ) -> EncodeResult:
     """Encodes every frame for itself, as an I-frame. Arguments as in encode_stream."""
     decoder, result = FrameDecoder(tokenizer), EncodeResult()
-    for frame in _single(chunks):
+    for frame in single_frames(chunks):
         if check:
             check()
         height, width, _ = frame.shape
@@ -204,7 +204,7 @@ def encode_frames(
         decoded = decoder.key(coded)[:, :, :height, :width]
         error = (decoded.float() - source.float()).square().double().mean().item()
         result.frames.append(coded)
-        result.psnr.append(_decibels(error))
+        result.psnr.append(decibels(error))
         if observe:
             observe(frame[np.newaxis], visible(decoded, height, width)[np.newaxis])
         if progress:
@@ -231,7 +231,7 @@ def decode_stream(
             yield visible(decoded, tokens.height, tokens.width)
 
 
-def check_match(tokens: VideoTokens, tokenizer: VideoTokenizer) -> None:
+def check_match(tokens: VideoTokens, tokenizer: AnyTokenizer) -> None:
     """Raises ValueError unless the tokens were made with just these weights."""
     if tokens.digest != tokenizer.digest:
         raise ValueError(

@@ -8,8 +8,7 @@ import torch
 
 from ..host import resources
 from ..host.api import io, ui
-from ..models.stream_codec import decode_stream
-from ..stations import matched
+from ..stations import decoded_frames, matched
 from ..tokens.accounting import KINDS, block_costs, count, count_by_time, report
 from ..tokens.video_tokens import BLOCK, CFrame, IFrame, PFrame, VideoTokens
 from ..video.drawing import heat_overlay, heat_sheet
@@ -135,7 +134,7 @@ def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, 
 
 def _decoded(tokens: VideoTokens, wanted: set[int], tokenizer: Any) -> Iterator[np.ndarray]:
     with torch.inference_mode():
-        for index, frame in enumerate(decode_stream(tokens, tokenizer, stop=max(wanted) + 1)):
+        for index, frame in enumerate(decoded_frames(tokens, tokenizer, stop=max(wanted) + 1)):
             resources.check_cancelled()
             if index in wanted:
                 yield frame

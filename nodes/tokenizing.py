@@ -15,7 +15,7 @@ from . import types
 from .reports import describe_encoding
 from .sources import clip_sockets, clip_widgets, open_clip, sound_of, to_images
 
-SHIPPED = ("i8",)
+SHIPPED = ("i8", "t4")
 """Names of the tokenizers that come with the pack. Written out, so that listing the nodes opens no file."""
 
 
@@ -28,8 +28,8 @@ class LoadTokenizer(io.ComfyNode):
             node_id="TokenReel_LoadTokenizer",
             display_name="Load Video Tokenizer",
             category="model/loaders",
-            description="Loads a tokenizer, which turns video into tokens and back, together with the codec for "
-            "motion and residual that belongs to it.",
+            description="Loads a tokenizer, which turns video into tokens and back. i8 codes frame by frame, together "
+            "with its codec for motion and residual; t4 codes four frames at a time.",
             search_aliases=["tokenizer loader", "load vae", "video codec", "vq", "fsq"],
             inputs=[
                 io.Combo.Input(
@@ -53,7 +53,8 @@ class LoadTokenizer(io.ComfyNode):
             kind = checkpoint.read_metadata(tokenizer_file(tokenizer_name))["kind"]
         except ValueError as error:
             return str(error)
-        return kind == "image_tokenizer" or f"{tokenizer_name} is a {kind}. Choose the file of an image_tokenizer."
+        known = checkpoint.TOKENIZERS
+        return kind in known or f"{tokenizer_name} is a {kind}. Choose the file of one of {', '.join(known)}."
 
     @classmethod
     def fingerprint_inputs(cls, tokenizer_name: str) -> str:
@@ -62,11 +63,11 @@ class LoadTokenizer(io.ComfyNode):
     @classmethod
     def execute(cls, tokenizer_name: str) -> io.NodeOutput:
         path = tokenizer_file(tokenizer_name)
-        return io.NodeOutput(checkpoint.load_tokenizer(path).to(resources.device()))
+        return io.NodeOutput(checkpoint.load_any_tokenizer(path).to(resources.device()))
 
 
 class EncodeVideo(io.ComfyNode):
-    """Every frame for itself."""
+    """Every frame for itself, or four at a time."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -74,8 +75,9 @@ class EncodeVideo(io.ComfyNode):
             node_id="TokenReel_EncodeVideo",
             display_name="Encode Video to Tokens",
             category="video/tokens",
-            description="Turns every frame into tokens for itself: one for each 8x8 pixels. Any frame can be taken "
-            "alone. For fewer tokens at the same quality use Encode Motion and Residual Tokens.",
+            description="With tokenizer i8, turns every frame into tokens for itself: one for each 8x8 pixels; any "
+            "frame can be taken alone. With t4, one for each 8x8 pixels of four frames. For few tokens at the quality "
+            "of i8 use Encode Motion and Residual Tokens.",
             search_aliases=["tokenize video", "compress video", "vae encode", "vq encode", "discrete tokens"],
             inputs=[
                 types.VideoTokenizer.Input("tokenizer", tooltip="From Load Video Tokenizer."),
@@ -91,7 +93,8 @@ class EncodeVideo(io.ComfyNode):
     @classmethod
     def execute(cls, tokenizer: Any, size: int, crop: bool, fps: float, video: Any = None, images: Any = None) -> Any:
         with open_clip(video, images, fps=fps, size=size, crop=crop) as clip:
-            encoded = encode_with_progress(clip, tokenizer, mode="frames")
+            mode = "clip" if isinstance(tokenizer, checkpoint.ClipTokenizer) else "frames"
+            encoded = encode_with_progress(clip, tokenizer, mode=mode)
         return io.NodeOutput(encoded.tokens, describe_encoding(encoded.report))
 
 
@@ -187,7 +190,7 @@ def tokenizer_file(name: str) -> Path:
     return found
 
 
-def find_tokenizer(tokens: Any) -> checkpoint.VideoTokenizer:
+def find_tokenizer(tokens: Any) -> checkpoint.AnyTokenizer:
     """The tokenizer that made the tokens, among those that come with the pack and those in the model folders.
 
     Raises CheckpointError when it is none of them.

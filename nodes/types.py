@@ -3,7 +3,7 @@
 from ..host.api import io
 
 VideoTokenizer = io.Custom("VIDEO_TOKENIZER")
-"""`models.checkpoint.VideoTokenizer`: the networks that turn frames into codes and back."""
+"""`models.checkpoint.VideoTokenizer` or `ClipTokenizer`: the networks that turn frames into codes and back."""
 
 VideoTokens = io.Custom("VIDEO_TOKENS")
 """`tokens.video_tokens.VideoTokens`: a clip as tokens."""

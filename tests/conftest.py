@@ -102,11 +102,12 @@ def random_tokens():
 
 
 def _tiny_networks(levels=(4, 3), seed=0):
-    """A random ImageTokenizer and ResidualCodec of a few channels, in which no weight is zero."""
+    """A random network of each kind, of a few channels, in which no weight is zero."""
     import torch
 
     from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
     from tokenreel.models.residual_codec import ResidualCodec, ResidualCodecConfig
+    from tokenreel.models.video_tokenizer import CausalVideoTokenizer, VideoTokenizerConfig
 
     shape = {
         "levels": levels,
@@ -121,11 +122,12 @@ def _tiny_networks(levels=(4, 3), seed=0):
         torch.manual_seed(seed)
         image = ImageTokenizer(ImageTokenizerConfig(**shape))
         residual = ResidualCodec(ResidualCodecConfig(**shape, context_widths=(8, 8)))
-        for network in (image, residual):
+        clips = CausalVideoTokenizer(VideoTokenizerConfig(**shape))
+        for network in (image, residual, clips):
             for weight in network.parameters():
                 if weight.ndim > 1:  # residual branches begin at zero: give every layer a say
                     torch.nn.init.normal_(weight, std=1.5 * weight[0].numel() ** -0.5)
-    return image.eval(), residual.eval()
+    return image.eval(), residual.eval(), clips.eval()
 
 
 @pytest.fixture(scope="session")
@@ -133,8 +135,16 @@ def tiny_tokenizer():
     """A VideoTokenizer of tiny random networks: right in every shape, and no judge of pictures."""
     from tokenreel.models.checkpoint import VideoTokenizer
 
-    image, residual = _tiny_networks()
+    image, residual, _ = _tiny_networks()
     return VideoTokenizer(image, residual, "tiny", "1" * 64, "tiny-residual", "2" * 64)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_tokenizer():
+    """A ClipTokenizer of a tiny random network."""
+    from tokenreel.models.checkpoint import ClipTokenizer
+
+    return ClipTokenizer(_tiny_networks()[2], "tiny-clip", "3" * 64)
 
 
 @pytest.fixture(scope="session")

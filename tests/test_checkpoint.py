@@ -199,6 +199,6 @@ class TestRefusals:
             load_tokenizer(folder / "a.safetensors", folder / "c.safetensors")
 
     def test_no_weights_at_all(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(checkpoint, "list_tokenizers", lambda: {})
+        monkeypatch.setattr(checkpoint, "list_tokenizers", lambda **_: {})
         with pytest.raises(CheckpointError, match="No key-frame tokenizer in weights"):
             load_tokenizer()

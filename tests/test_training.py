@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 
 from tokenreel.models.checkpoint import load_checkpoint, save_checkpoint
 from tokenreel.models.image_tokenizer import ImageTokenizer
+from tokenreel.models.quantizers import FSQ
 from tokenreel.models.residual_codec import ResidualCodec
-from tokenreel.training import data, image_tokenizer, residual_codec
+from tokenreel.models.video_tokenizer import CausalVideoTokenizer, VideoTokenizerConfig
+from tokenreel.training import data, image_tokenizer, residual_codec, video_tokenizer
 from tokenreel.training.data import RUN, ClipPack, runs_of_clip
 from tokenreel.training.optimizer import (
     Average,
@@ -23,12 +25,13 @@ from tokenreel.training.optimizer import (
     orthogonalize,
     save_state,
 )
+from tokenreel.video.metrics import psnr
 from tokenreel.video.writer import VideoWriter
 
 
 @pytest.fixture
 def pack(tmp_path, texture):
-    """Two clips of two runs of eight frames."""
+    """Two clips of one run each, cut short."""
     clips = {}
     for seed, name in enumerate(("pan", "still")):
         scene = texture(80, 96 + 32, seed)
@@ -42,7 +45,7 @@ def pack(tmp_path, texture):
 def clock(monkeypatch):
     """Ten seconds pass each time a training loop looks."""
     seconds = iter(range(0, 100_000, 10))
-    for module in (image_tokenizer, residual_codec):
+    for module in (image_tokenizer, residual_codec, video_tokenizer):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
 
@@ -51,6 +54,8 @@ def train(monkeypatch, tiny_tokenizer, clock, capsys):
     """Runs a training module's command with tiny networks; returns what it printed."""
     monkeypatch.setattr(image_tokenizer, "ImageTokenizerConfig", lambda: tiny_tokenizer.image.config)
     monkeypatch.setattr(residual_codec, "ResidualCodec", lambda: ResidualCodec(tiny_tokenizer.residual.config))
+    shape = VideoTokenizerConfig.from_dict(tiny_tokenizer.image.config.to_dict())
+    monkeypatch.setattr(video_tokenizer, "CausalVideoTokenizer", lambda: CausalVideoTokenizer(shape))
 
     def run(module, **options):
         flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
@@ -67,13 +72,15 @@ def steps_in(state):
 
 
 class TestLoops:
-    @pytest.mark.parametrize("module", [image_tokenizer, residual_codec])
+    @pytest.mark.parametrize("module", [image_tokenizer, residual_codec, video_tokenizer])
     def test_three_steps_and_three_more(self, module, train, pack, tiny_tokenizer, tmp_path):
         save_checkpoint(tmp_path / "key.st", tiny_tokenizer.image, "image_tokenizer", "key")
         out, state = tmp_path / "out.st", tmp_path / "run.state"
         options = {"pack": pack, "out": out, "state": state, "every": 1, "name": "new"}
         if module is residual_codec:
             options |= {"key": tmp_path / "key.st", "batch": 3, "side": 48}
+        if module is video_tokenizer:
+            options |= {"image": tmp_path / "key.st"}
         kind = module.__name__.rsplit(".", 1)[-1]
 
         printed = train(module, **options, minutes=0.6)  # 36 s, ten a step
@@ -91,6 +98,25 @@ class TestLoops:
 
     def test_later_crops_are_larger(self):
         assert image_tokenizer.crop_of(0.0) == (64, 32) and image_tokenizer.crop_of(0.8) == (128, 8)
+        assert [video_tokenizer.shape_of(spent)[0] for spent in (0.0, 0.7, 0.8)] == [64, 64, 128]
+
+    def test_unused_codes_cost(self):
+        quantizer = FSQ((8, 5))
+        even = torch.atanh(torch.rand(4, 2, 32, 32, generator=torch.Generator().manual_seed(0)) * 1.98 - 0.99)
+        losses = [
+            image_tokenizer.spread_loss(latents, quantizer, torch.Generator().manual_seed(0)).item()
+            for latents in (even, even * 0.3, even * 0 + even[:, :1], torch.zeros_like(even))
+        ]
+        # Not zero: the outermost codes have half a cell within reach, so that an even use means crowding at the ends.
+        assert losses[0] < 0.02 and all(loss > 3 * losses[0] for loss in losses[1:])
+
+    def test_group_losses_fall_with_the_error(self):
+        target = torch.rand(2, 3, 4, 3, 16, 16) * 2 - 1
+        near, far = (target + 0.1).requires_grad_(), target + 0.3
+        loss, mse = video_tokenizer.loss_of(near, target, 0.5)
+        loss.backward()
+        assert loss < video_tokenizer.loss_of(far, target, 0.5)[0] and near.grad is not None
+        assert mse.shape == (2, 3, 4) and torch.allclose(mse, torch.tensor(0.01), rtol=0.01)
 
     @pytest.mark.parametrize("spent", [0.0, 0.5])
     def test_losses_fall_with_the_error_and_have_gradients(self, spent):
@@ -201,7 +227,7 @@ class TestData:
     def test_runs_do_not_cross(self, tmp_path):
         """Frames of one run are neighbours in time; the next run may come from anywhere in the clip."""
         levels = np.repeat(np.arange(3, dtype=np.uint8) * 80, RUN)[:, None, None, None]
-        save_file({"clip": np.broadcast_to(levels, (24, 40, 40, 3)).copy()}, tmp_path / "p.safetensors")
+        save_file({"clip": np.broadcast_to(levels, (3 * RUN, 40, 40, 3)).copy()}, tmp_path / "p.safetensors")
         drawn = ClipPack(tmp_path / "p.safetensors").runs(40, 16, 3, torch.Generator().manual_seed(0))
         assert (drawn.amax((1, 2, 3, 4)) - drawn.amin((1, 2, 3, 4)) < 0.5).all()
 
@@ -210,6 +236,12 @@ class TestData:
         save_file({"clip": np.full((frames, 20, 30, 3), 128, np.uint8)}, tmp_path / "p.safetensors")
         drawn = ClipPack(tmp_path / "p.safetensors").runs(4, 24, 3, torch.Generator().manual_seed(0))
         assert drawn.shape == (4, 3, 3, 24, 24)
+
+    def test_worn_runs_are_close_and_not_equal(self, texture):
+        frames = np.stack([texture(40, 60, 0)] * 5)
+        worn = data.worn(frames, np.random.default_rng(0))
+        assert worn.shape == frames.shape and 20 < psnr(frames, worn).mean() < 50
+        assert np.array_equal(data.worn(frames[:, :39], np.random.default_rng(0)), frames[:, :39])  # odd: left alone
 
     def test_empty_pack(self, tmp_path):
         save_file({}, tmp_path / "p.safetensors")
@@ -222,10 +254,10 @@ class TestData:
         with VideoWriter(
             tmp_path / "clips" / "a.mp4", width=90, height=60, frame_rate=Fraction(24), lossless=True
         ) as writer:
-            writer.write(np.stack([scene[:, i : i + 90] for i in range(30)]))
+            writer.write(np.stack([scene[:, i : i + 90] for i in range(30)] * 2))
         assert runs_of_clip(tmp_path / "clips" / "a.mp4", 320, 2).shape == (2 * RUN, 60, 90, 3)  # never enlarged
         pack = tmp_path / "pack.safetensors"
         monkeypatch.setattr("sys.argv", ["data", str(tmp_path / "clips"), "--out", str(pack), "--short-side", "30"])
         data.main()
         clips = ClipPack(pack)
-        assert clips.names == ["a"] and clips.clips["a"].shape == (3 * RUN, 30, 45, 3)
+        assert clips.names == ["a"] and clips.run == RUN and clips.clips["a"].shape == (3 * RUN, 30, 45, 3)

@@ -1,12 +1,14 @@
 """Training clips as one file of uint8 frames, and random crops from it.
 
-`python -m tokenreel.training.data CLIP_OR_FOLDER ... --out clips.safetensors` decodes six runs of eight consecutive
-frames of each clip at most. Crops are augmented by scale (a 64-px crop is cut from 64 to 128 px of the source), flips,
-transposition, brightness and contrast; runs of frames also by direction of time and by frame skipping.
+`python -m tokenreel.training.data CLIP_OR_FOLDER ... --out clips.safetensors` decodes six runs of 17 consecutive frames
+of each clip at most; every fifth run goes through H.264 at a random quality, since that is what clips of users went
+through. Crops are augmented by scale (a 64-px crop is cut from 64 to 128 px of the source), flips, transposition,
+brightness and contrast; runs of frames also by direction of time and by frame skipping (speed, reduced frame rate).
 """
 
 import argparse
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,11 @@ from torch import Tensor
 
 from ..video.frames import fit_size, resize
 from ..video.reader import VideoReader
+from ..video.reference_codecs import REFERENCE_CODECS, recompressed
 
-RUN = 8
+RUN = 17
+MOST_SKIP = 3
+"""Largest step from frame to frame in a training run: 10 frames a second of 30."""
 
 
 class ClipPack:
@@ -27,6 +32,7 @@ class ClipPack:
 
     def __init__(self, path: Path):
         with safe_open(path, "np") as file:
+            self.run = int((file.metadata() or {}).get("run", RUN))
             self.clips = {name: torch.from_numpy(file.get_tensor(name)) for name in sorted(file.keys())}
         if not self.clips:
             raise ValueError(f"No clips in {path}. Build it with python -m tokenreel.training.data.")
@@ -45,11 +51,11 @@ class ClipPack:
             return int(torch.randint(max(high, 1), (1,), generator=generator))
 
         clip = self.clips[self.names[draw(len(self.names))]]
-        run = min(RUN, clip.shape[0])
-        step = 1 + draw((run - 1) // (length - 1)) if length > 1 and run >= length else 1
+        run = min(self.run, clip.shape[0])
+        step = 1 + draw(min(MOST_SKIP, (run - 1) // (length - 1))) if length > 1 and run >= length else 1
         start = draw(clip.shape[0] // run) * run
         first = start + draw(run - (length - 1) * step)
-        index = [min(first + i * step, clip.shape[0] - 1) for i in range(length)]
+        index = [min(first + i * step, start + run - 1, clip.shape[0] - 1) for i in range(length)]
         _, height, width, _ = clip.shape
         # From native scale to half of it: small footage holds more detail in a pixel than large footage does.
         zoom = 1 + torch.rand(1, generator=generator).item() if draw(3) else 1.0
@@ -73,8 +79,8 @@ class ClipPack:
         return crop.transpose(0, 1)
 
 
-def runs_of_clip(path: Path, short_side: int, runs: int) -> np.ndarray:
-    """Up to `runs` runs of eight consecutive frames, spread over the clip, uint8 `[T, H, W, 3]`."""
+def runs_of_clip(path: Path, short_side: int, runs: int, worn_share: float = 0.2) -> np.ndarray:
+    """Up to `runs` runs of RUN consecutive frames, spread over the clip, uint8 `[T, H, W, 3]`."""
     with VideoReader(path, strict=False) as reader:
         width, height = fit_size(reader.info.width, reader.info.height, short_side)
         if min(reader.info.width, reader.info.height) <= short_side:
@@ -88,7 +94,16 @@ def runs_of_clip(path: Path, short_side: int, runs: int) -> np.ndarray:
     frames = np.concatenate(chunks)
     run = min(RUN, len(frames))
     starts = np.unique(np.linspace(0, len(frames) - run, min(runs, max(1, len(frames) // RUN))).astype(int))
-    return np.concatenate([frames[start : start + run] for start in starts])
+    kept = [frames[start : start + run] for start in starts]
+    rng = np.random.default_rng(len(frames))
+    return np.concatenate([worn(each, rng) if rng.random() < worn_share else each for each in kept])
+
+
+def worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A run as H.264 leaves it at a random quality. Odd sizes stay as they are: 4:2:0 cannot hold them."""
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        return frames
+    return recompressed(REFERENCE_CODECS["x264 medium"], frames, Fraction(25), int(rng.integers(22, 36)))
 
 
 def files_in(paths: list[Path]) -> Iterator[Path]:
@@ -101,13 +116,14 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--short-side", type=int, default=320)
-    parser.add_argument("--runs", type=int, default=6, help="runs of eight frames a clip, at most")
+    parser.add_argument("--runs", type=int, default=6, help=f"runs of {RUN} frames a clip, at most")
+    parser.add_argument("--worn", type=float, default=0.2, help="share of the runs that go through H.264")
     args = parser.parse_args()
     pack = {}
     for path in files_in(args.clips):
-        pack[path.stem] = runs_of_clip(path.resolve(), args.short_side, args.runs)
+        pack[path.stem] = runs_of_clip(path.resolve(), args.short_side, args.runs, args.worn)
         print(f"{path.name}: {pack[path.stem].shape}", flush=True)
-    save_file(pack, args.out)
+    save_file(pack, args.out, {"run": str(RUN)})
 
 
 if __name__ == "__main__":
