@@ -4,6 +4,7 @@ from ..host.api import ComfyExtension, io
 from ..host.files import register_model_folders
 from .inspecting import InspectTokens
 from .measuring import MeasureQuality
+from .plotting import PlotRateDistortion
 from .residual import EncodeResidual
 from .sampling import SampleFrames
 from .storing import LoadTokens, SaveTokens
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadTokens,
     InspectTokens,
     MeasureQuality,
+    PlotRateDistortion,
 ]
 
 

@@ -65,7 +65,9 @@ def clip_widgets() -> list[Any]:
 
 
 @contextlib.contextmanager
-def open_clip(video: Any, images: Any, *, fps: float = 24.0, size: int = 0, crop: bool = False) -> Iterator[Clip]:
+def open_clip(
+    video: Any, images: Any, *, fps: float = 24.0, size: int = 0, crop: bool = False, max_frames: int | None = None
+) -> Iterator[Clip]:
     """The clip of a VIDEO or of IMAGE `[T, H, W, C]`; just one of them is given. size 0: as it is.
 
     Raises ValueError when none or both are given, or the clip cannot be used.
@@ -74,10 +76,11 @@ def open_clip(video: Any, images: Any, *, fps: float = 24.0, size: int = 0, crop
         state = "neither is connected" if video is None else "both are connected"
         raise ValueError(f"Connect either video or images: {state}.")
     if images is not None:
-        yield ImageClip(images, frame_rate(fps), size=size or None, crop=crop)
+        yield ImageClip(images[:max_frames], frame_rate(fps), size=size or None, crop=crop)
         return
     source = video_source(video)
-    with VideoClip(source.file, start=source.start, duration=source.duration, size=size or None, crop=crop) as clip:
+    part = {"start": source.start, "duration": source.duration, "max_frames": max_frames}
+    with VideoClip(source.file, **part, size=size or None, crop=crop) as clip:
         yield clip
 
 

@@ -12,9 +12,10 @@ import tokenreel
 
 ROOT = Path(tokenreel.__file__).parent
 FOLDERS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks")
-FILES = ("stations", "svg_plots", "demo_report", "demo", "commands", "cli")  # from the lowest to the highest
+# from the lowest to the highest
+FILES = ("stations", "rate_distortion", "svg_plots", "demo_report", "demo", "commands", "cli")
 OURS = (*FOLDERS, *FILES)
-EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations"}
+EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations", "rate_distortion"}
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
     "cli": {"commands", "benchmarks", "host"},
@@ -23,6 +24,7 @@ MAY_IMPORT = {
     "demo_report": {"host", "video", "svg_plots"},
     "svg_plots": set(),
     "stations": {"models", "tokens", "video"},
+    "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,
     "host": {"video", "tokens"},

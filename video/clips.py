@@ -155,3 +155,26 @@ class ImageClip:
             pts = tuple(range(start, start + len(frames)))
             self.pts.extend(pts)
             yield FrameChunk(frames, pts, (1,) * len(frames))
+
+
+class HeldClip:
+    """All frames of another clip, uint8 in memory, to be read as often as wanted."""
+
+    def __init__(self, clip: Clip) -> None:
+        self._chunks = list(clip.chunks())
+        if not self._chunks:
+            raise ValueError(
+                "The clip has 0 frames in the part that was chosen. Choose a part with at least one frame."
+            )
+        self.width, self.height = clip.width, clip.height
+        self.frame_rate, self.time_base, self.duration = clip.frame_rate, clip.time_base, clip.duration
+        self.pts: list[int] = list(clip.pts)
+        self.length: int | None = len(self.pts)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """uint8 `[T, H, W, 3]`."""
+        return np.concatenate([chunk.frames for chunk in self._chunks])
+
+    def chunks(self) -> Iterator[FrameChunk]:
+        yield from self._chunks
