@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..models.checkpoint import file_digest, load_checkpoint, save_checkpoint
 from ..models.frame_decoder import to_bytes, to_unit
-from ..models.motion import MotionSearch, half_pel_planes, warp
+from ..models.motion import MotionSearch, compensate, half_pel_planes
 from ..models.residual_codec import ResidualCodec
 from ..tokens.video_tokens import CELL
 from .arguments import training_parser
@@ -35,7 +35,7 @@ def predict(current: Tensor, reference: Tensor, generator: torch.Generator) -> T
         torch.rand(*field.shape[:3], 1, generator=generator)
         < torch.rand(len(field), 1, 1, 1, generator=generator) * 0.5
     )
-    return to_unit(warp(planes, torch.where(plain.to(field.device), search.uniform(vector), field)))
+    return to_unit(compensate(planes, torch.where(plain.to(field.device), search.uniform(vector), field)))
 
 
 def choose_cells(current: Tensor, context: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,6 +76,7 @@ def train(args: argparse.Namespace) -> None:
     optimizers = build_optimizers(model, args.lr, args.muon_lr)
     step, before = load_state(args.state, model, average, optimizers)
     generator = torch.Generator().manual_seed(args.seed + step)
+    run = torch.compile(model, dynamic=False) if args.compile else model
     started, gains, levels = time.monotonic(), [], []
     while (seconds := before + time.monotonic() - started) < args.minutes * 60:
         spent = seconds / (args.minutes * 60)
@@ -93,7 +94,7 @@ def train(args: argparse.Namespace) -> None:
             context = predict(current, reference, generator)
             mask = choose_cells(current, context, generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-                output = model(current, context, mask, noise=spent < 0.7 and step % 8 == 1)
+                output = run(current, context, mask, noise=spent < 0.7 and step % 8 == 1)
             loss, mse = masked_loss(output, current, mask, spent)
             loss.backward()
             reference = torch.where(cells_to_pixels(mask) > 0, output.detach().float(), context)
