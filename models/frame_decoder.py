@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..tokens.video_tokens import BLOCK, CELL, IFrame, Mode, PFrame
 from .checkpoint import VideoTokenizer
-from .motion import half_pel_planes, warp
+from .motion import compensate, half_pel_planes
 from .residual_codec import ResidualCodec
 
 
@@ -69,7 +69,7 @@ class FrameDecoder:
     def predicted(self, frame: PFrame, planes: Tensor) -> Tensor:
         device = self.tokenizer.device
         motion = torch.from_numpy(frame.motion_field()).unsqueeze(0).to(device)
-        context = warp(planes, motion)
+        context = compensate(planes, motion)
         codes = torch.from_numpy(frame.code_grid()).long().unsqueeze(0).to(device)
         modes = cells_of(torch.from_numpy(frame.modes).to(device)).unsqueeze(0)
         mask = (codes >= 0) & (modes == Mode.RESIDUAL)

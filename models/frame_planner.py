@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..tokens.accounting import MAX_RUN, count_frame
 from ..tokens.video_tokens import CELL, CELLS, IFrame, Mode, PFrame
-from .frame_decoder import FrameDecoder, blocks_of, cells_of, pixels_of, to_bytes, to_unit
-from .motion import MotionSearch, half_pel_planes, warp
+from .frame_decoder import FrameDecoder, blocks_of, to_bytes, to_unit
+from .motion import MotionSearch, compensate, half_pel_planes, warp
 
 INTRA_TOKENS = 5  # a block token and four codes
 STRENGTH = 0.3  # of visibility: 0 is plain squared error, 1 makes up for all of a cell's contrast
@@ -110,8 +110,8 @@ class FramePlanner:
             price *= 1.25
             self.moves = differs & (saved > price)
         self.vector = vector[0]
-        context = torch.where(pixels_of(cells_of(self.moves).unsqueeze(0)), moved, still)
-        self.errors = torch.where(cells_of(self.moves), motion, skip)
+        context = compensate(self.planes, torch.where(self.moves.unsqueeze(-1), self.field, search.uniform(vector)))
+        self.errors = cell_errors(context, current, shown)
         unit = to_unit(context)
         check()
         self.codes = decoder.codec.encode(to_unit(current), unit)

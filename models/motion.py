@@ -1,9 +1,10 @@
-"""Block motion at half-pel accuracy: warping in exact integer arithmetic, and the search for the vectors.
+"""Block motion at half-pel accuracy: compensation in exact integer arithmetic, and the search for the vectors.
 
 Vectors are `(dy, dx)` in half pixels and point from a block to its source:
 `block(y, x) = reference(y + dy / 2, x + dx / 2)`. Half positions come from the six-tap filter of H.264
-(1, -5, 20, 20, -5, 1) / 32, rounded to integers after each direction. All sums stay below 2**24, where float32 is
-exact: a warped frame is the same, bit for bit, on every device.
+(1, -5, 20, 20, -5, 1) / 32, rounded to integers after each direction. Blocks overlap: near its border, a block blends
+into what its neighbours' vectors predict there (Orchard and Sullivan, 1994). All sums are of integers below 2**24,
+where float32 is exact too: a predicted frame is the same, bit for bit, on every device.
 """
 
 import torch
@@ -17,6 +18,8 @@ REACH = 31
 GLOBAL_REACH = 96
 """Largest global vector, in half pixels."""
 _TAPS = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)
+_SHARE = (9, 11, 13, 15, 16, 16, 16, 16)
+"""A block's own share of a pixel, of 16, from its border to its middle; the block across the border has the rest."""
 
 
 def _between(frame: Tensor, axis: int) -> Tensor:
@@ -37,19 +40,47 @@ def half_pel_planes(frame: Tensor) -> Tensor:
     return torch.stack([whole, right, _between(whole, 2), _between(right, 2)], 2).to(torch.uint8)
 
 
-def warp(planes: Tensor, motion: Tensor) -> Tensor:
-    """Warps by one vector a block.
-
-    planes: `[B, C, 4, H, W]` of half_pel_planes, H and W multiples of 16; motion: int `[B, H/16, W/16, 2]`.
-    Returns `[B, C, H, W]` of the planes' dtype. Sources beyond the edge repeat the edge.
-    """
+def _sample(planes: Tensor, field: Tensor) -> Tensor:
+    """Pixels at one vector each: planes `[B, C, 4, H, W]`, field int64 `[B, H, W, 2]` -> `[B, C, H, W]`."""
     B, C, _, H, W = planes.shape
-    field = motion.long().repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)
     dy, dx = field[..., 0], field[..., 1]
     y = (torch.arange(H, device=planes.device).view(1, H, 1) + (dy >> 1)).clamp(0, H - 1)
     x = (torch.arange(W, device=planes.device).view(1, 1, W) + (dx >> 1)).clamp(0, W - 1)
     place = (((dy & 1) * 2 + (dx & 1)) * H + y) * W + x
     return planes.reshape(B, C, 4 * H * W).gather(2, place.view(B, 1, H * W).expand(-1, C, -1)).view(B, C, H, W)
+
+
+def warp(planes: Tensor, motion: Tensor) -> Tensor:
+    """Warps by one vector a block, each block for itself.
+
+    planes: `[B, C, 4, H, W]` of half_pel_planes, H and W multiples of 16; motion: int `[B, H/16, W/16, 2]`.
+    Returns `[B, C, H, W]` of the planes' dtype. Sources beyond the edge repeat the edge.
+    """
+    return _sample(planes, motion.long().repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2))
+
+
+def _overlap(blocks: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Along one axis, for each pixel: (its block, that block's share of 16), (the nearest other block, the rest)."""
+    pixel = torch.arange(blocks * BLOCK, device=device)
+    own, within = pixel // BLOCK, pixel % BLOCK
+    near = (own + torch.where(within < BLOCK // 2, -1, 1)).clamp(0, blocks - 1)
+    share = torch.tensor(_SHARE + _SHARE[::-1], device=device, dtype=torch.int32)[within]
+    return [(own, share), (near, 16 - share)]
+
+
+def compensate(planes: Tensor, motion: Tensor) -> Tensor:
+    """The predicted frame: as warp, uint8, but blocks blend over the last four pixels on either side of a border.
+
+    Each pixel is the mean of up to four warps, by the vectors of its block, of the next one up or down, of the next one
+    to the side and of the one between these, weighted in 256ths. Where they agree it is exactly the warp.
+    """
+    motion = motion.long()
+    total = torch.full_like(planes[:, :, 0], 128, dtype=torch.int32)  # half of the divisor: rounds to nearest
+    for rows, down in _overlap(motion.shape[1], planes.device):
+        for columns, across in _overlap(motion.shape[2], planes.device):
+            weight = down.view(-1, 1) * across.view(1, -1)
+            total += _sample(planes, motion[:, rows][:, :, columns]).to(torch.int32) * weight
+    return (total >> 8).to(torch.uint8)
 
 
 def luma(frame: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tokenreel.models.motion import BLOCK, GLOBAL_REACH, REACH, MotionSearch, half_pel_planes, luma, warp
+from tokenreel.models.motion import BLOCK, GLOBAL_REACH, REACH, MotionSearch, compensate, half_pel_planes, luma, warp
 
 TAPS = (1, -5, 20, 20, -5, 1)
 
@@ -97,6 +97,49 @@ class TestWarp:
     def test_luma_is_in_range(self):
         ends = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
         assert luma(ends).tolist() == [[[[0.0, 255.0]]]]
+
+
+class TestCompensate:
+    @pytest.mark.parametrize("vector", [(0, 0), (3, -5), (-22, 10), (127, -128)])
+    def test_one_motion_is_plain_warping(self, picture, vector):
+        """Pans and still frames stay exact: nothing is blended that agrees."""
+        frame = picture(48, 80)
+        planes = half_pel_planes(frame)
+        assert torch.equal(compensate(planes, uniform(frame, vector)), warp(planes, uniform(frame, vector)))
+
+    def test_only_the_pixels_near_a_border_blend(self, picture):
+        frame = picture(64, 96)
+        planes = half_pel_planes(frame)
+        motion = torch.randint(-40, 41, (1, 4, 6, 2), generator=torch.Generator().manual_seed(0))
+        same = (compensate(planes, motion) == warp(planes, motion)).all(1)[0].view(4, 16, 6, 16)
+        assert same[:, 4:12, :, 4:12].all()
+        edge = same.clone()
+        edge[:, 4:12, :, 4:12] = False
+        assert edge.float().mean() < 0.5
+
+    def test_shares_across_a_border_computed_by_hand(self):
+        """The left block sees the black half, the right one the white half: 0 to 256 in steps of two."""
+        frame = torch.zeros(1, 1, 16, 64, dtype=torch.uint8)
+        frame[..., 32:] = 255
+        motion = torch.tensor([[0, 0], [0, 0], [0, 0], [0, -64]]).view(1, 1, 4, 2)
+        row = compensate(half_pel_planes(frame), motion)[0, 0, 7, 40:56].tolist()
+        shares = [0, 0, 0, 0, 1, 3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16]  # of the black block
+        assert row == [(255 * 16 * (16 - share) + 128) >> 8 for share in shares]
+
+    def test_batches_and_types(self, picture):
+        frames = torch.cat([picture(32, 48, seed) for seed in range(3)])
+        motion = torch.randint(-50, 51, (3, 2, 3, 2), generator=torch.Generator().manual_seed(1))
+        together = compensate(half_pel_planes(frames), motion)
+        assert together.dtype == torch.uint8
+        for i in range(3):
+            alone = compensate(half_pel_planes(frames[i : i + 1]), motion[i : i + 1].to(torch.int8))
+            assert torch.equal(together[i : i + 1], alone)
+
+    @pytest.mark.parametrize("level", [0, 1, 128, 255])
+    def test_flat_frames_stay_flat(self, level):
+        frame = torch.full((1, 3, 32, 32), level, dtype=torch.uint8)
+        motion = torch.randint(-90, 91, (1, 2, 2, 2), generator=torch.Generator().manual_seed(2))
+        assert (compensate(half_pel_planes(frame), motion) == level).all()
 
 
 class TestSearch:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tokenreel
-from tokenreel.models.motion import half_pel_planes, warp
+from tokenreel.models.motion import compensate, half_pel_planes
 from tokenreel.models.quantizers import FSQ
 from tokenreel.tokens import accounting, bitstream, video_tokens
 from tokenreel.tokens.bitstream import tokens_to_bytes
@@ -33,20 +33,32 @@ def half_steps(plane, axis):
     return np.clip((p[0] - 5 * p[1] + 20 * p[2] + 20 * p[3] - 5 * p[4] + p[5] + 16) // 32, 0, 255)
 
 
-def test_warp_is_the_one_of_section_6():
+def test_prediction_is_the_one_of_section_6():
     rng = np.random.default_rng(0)
     reference = rng.integers(0, 256, (32, 48))
     motion = rng.integers(-160, 160, (2, 3, 2))
     right, down = half_steps(reference, 1), half_steps(reference, 0)
     planes = [[reference, right], [down, half_steps(right, 0)]]
+    s = [int(number) for number in re.search(r"s = ([\d, ]+)`", section(6))[1].split(", ")]
+    assert len(s) == 16
+
+    def warped(y, x, vector):
+        dy, dx = vector
+        return planes[dy & 1][dx & 1][np.clip(y + dy // 2, 0, 31), np.clip(x + dx // 2, 0, 47)]
+
+    def shares(position, blocks):
+        own, i = divmod(position, 16)
+        near = own - 1 if i < 8 else own + 1
+        return (own, s[i]), (near if 0 <= near < blocks else own, 16 - s[i])
+
     expected = np.zeros_like(reference)
     for y, x in np.ndindex(32, 48):
-        dy, dx = motion[y // 16, x // 16]
-        source = np.clip(y + dy // 2, 0, 31), np.clip(x + dx // 2, 0, 47)
-        expected[y, x] = planes[dy & 1][dx & 1][source]
+        for row, down_share in shares(y, 2):
+            for column, across in shares(x, 3):
+                expected[y, x] += down_share * across * warped(y, x, motion[row, column])
     frame = torch.from_numpy(reference.astype(np.uint8))[None, None]
-    warped = warp(half_pel_planes(frame), torch.from_numpy(motion)[None])
-    np.testing.assert_array_equal(warped[0, 0].numpy(), expected)
+    predicted = compensate(half_pel_planes(frame), torch.from_numpy(motion)[None])
+    np.testing.assert_array_equal(predicted[0, 0].numpy(), (expected + 128) // 256)
 
 
 def test_code_is_the_index_of_section_5():
