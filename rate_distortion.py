@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .models.checkpoint import VideoTokenizer
+from .models.checkpoint import AnyTokenizer, ClipTokenizer, VideoTokenizer
 from .models.rate_control import HIGHEST_QUALITY, LOWEST_QUALITY
 from .stations import Encoded, encode_clip
 from .tokens.bitstream import tokens_to_bytes
@@ -18,7 +18,7 @@ from .video.clips import HeldClip
 from .video.rate_curves import RatePoint, bd_rate
 from .video.reference_codecs import REFERENCE_CODECS, rate_curve
 
-EVERY_FRAME, STREAM = "every frame for itself", "TokenReel stream"
+STREAM, EVERY_FRAME, GROUPS = "TokenReel stream", "every frame for itself", "four frames at a time"
 MATCH = "as key frames"
 POINTS = 3
 """Qualities of the stream that are asked for, besides that of its key frames."""
@@ -68,13 +68,20 @@ class RateDistortion:
     stream: tuple[TokenPoint, ...]
     """From the lowest quality asked for to the highest; the last is as good as its key frames."""
     codecs: dict[str, list[RatePoint]]
+    groups: TokenPoint | None = None
+    """By a tokenizer of whole clips, if one was given."""
+
+    @property
+    def fixed(self) -> list[TokenPoint]:
+        """What has a single rate."""
+        return [self.every_frame, *([self.groups] if self.groups else [])]
 
     def bd_rates(self) -> dict[str, float | None]:
         """Percent that the stream's files take more than a codec's packets at equal quality; None: no overlap."""
         return {name: bd_rate(self.stream, points) for name, points in self.codecs.items()}
 
 
-def token_point(name: str, clip: HeldClip, tokenizer: VideoTokenizer, **knobs: Any) -> TokenPoint:
+def token_point(name: str, clip: HeldClip, tokenizer: AnyTokenizer, **knobs: Any) -> TokenPoint:
     """Encodes the clip once; `knobs` are those of `stations.encode_clip`."""
     encoded = encode_clip(clip, tokenizer, **knobs)
     return TokenPoint(name, encoded, len(tokens_to_bytes(encoded.tokens)))
@@ -95,22 +102,24 @@ def stream_curve(
         yield token_point(f"at least {quality:.1f} dB", clip, tokenizer, quality=quality, **watchers)
 
 
-def passes(points: int = POINTS) -> int:
+def passes(points: int = POINTS, clip_tokenizer: ClipTokenizer | None = None) -> int:
     """How many times over the clip `rate_distortion` goes; every codec counts as one."""
-    return 2 + points + len(REFERENCE_CODECS)
+    return 2 + points + (clip_tokenizer is not None) + len(REFERENCE_CODECS)
 
 
 def rate_distortion(
     clip: HeldClip,
     tokenizer: VideoTokenizer,
+    clip_tokenizer: ClipTokenizer | None = None,
     *,
     points: int = POINTS,
     check: Check = _nothing,
     progress: Advance = _nothing,
 ) -> RateDistortion:
-    """Measures all curves of one clip. `progress` is called with frames; there are `passes` times those of the clip.
+    """Measures all curves of one clip, and the point of a second tokenizer, of whole clips.
 
-    Raises ValueError for a tokenizer without a residual codec, and for fewer than 0 points.
+    `progress` is called with frames; there are `passes` times those of the clip. Raises ValueError for a tokenizer
+    without a residual codec, and for fewer than 0 points.
     """
     if points < 0:
         raise ValueError(f"Invalid points ({points}). Supported are 0 points and more.")
@@ -118,9 +127,9 @@ def rate_distortion(
     single = token_point(EVERY_FRAME, clip, tokenizer, mode="frames", **watchers)
     best = token_point(MATCH, clip, tokenizer, **watchers)
     stream = (*stream_curve(clip, tokenizer, single.psnr, points, **watchers), best)
-    return RateDistortion(
-        clip.width, clip.height, len(clip.pts), single, stream, codec_curves(clip, check=check, progress=progress)
-    )
+    groups = token_point(GROUPS, clip, clip_tokenizer, mode="clip", **watchers) if clip_tokenizer else None
+    curves = codec_curves(clip, check=check, progress=progress)
+    return RateDistortion(clip.width, clip.height, len(clip.pts), single, stream, curves, groups)
 
 
 def codec_curves(

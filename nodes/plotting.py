@@ -4,7 +4,7 @@ from typing import Any
 
 from ..host import resources
 from ..host.api import io, ui
-from ..rate_distortion import EVERY_FRAME, POINTS, STREAM, RateDistortion, passes, rate_distortion
+from ..rate_distortion import POINTS, STREAM, RateDistortion, passes, rate_distortion
 from ..video.clips import HeldClip
 from ..video.plots import rate_plot
 from ..video.rate_curves import rate_at
@@ -47,6 +47,11 @@ class PlotRateDistortion(io.ComfyNode):
                     "spread over the four decibels and more below what the tokenizer reaches on this clip.",
                 ),
                 *clip_widgets(),
+                types.VideoTokenizer.Input(
+                    "clip_tokenizer",
+                    optional=True,
+                    tooltip="A second tokenizer, of whole clips, such as t4: it becomes one more point.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="curve", tooltip="The curves: bits per pixel across, decibels up."),
@@ -65,13 +70,13 @@ class PlotRateDistortion(io.ComfyNode):
         fps: float,
         video: Any = None,
         images: Any = None,
+        clip_tokenizer: Any = None,
     ) -> io.NodeOutput:
         with open_clip(video, images, fps=fps, size=size, crop=crop, max_frames=max_frames) as opened:
             clip = HeldClip(opened)
-        with resources.progress(len(clip.pts) * passes(points), "encode") as bar:
-            found = rate_distortion(
-                clip, tokenizer, points=points, check=resources.check_cancelled, progress=bar.update
-            )
+        with resources.progress(len(clip.pts) * passes(points, clip_tokenizer), "encode") as bar:
+            watchers = {"check": resources.check_cancelled, "progress": bar.update}
+            found = rate_distortion(clip, tokenizer, clip_tokenizer, points=points, **watchers)
         curve, table = to_images([draw_curves(found)[None]]), describe_curves(found)
         shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (table,)}
         return io.NodeOutput(curve, table, ui=shown)
@@ -84,15 +89,19 @@ def draw_curves(found: RateDistortion) -> Any:
         for name, percent in found.bd_rates().items()
         if percent is not None
     }
-    curves = {STREAM: found.stream, EVERY_FRAME: (found.every_frame,), **found.codecs}
+    curves = {STREAM: found.stream, **{point.name: (point,) for point in found.fixed}, **found.codecs}
     title = f"{found.frames} frames, {found.width} x {found.height} pixels"
-    return rate_plot(curves, title=title, about=(STREAM, EVERY_FRAME), notes=notes)
+    return rate_plot(curves, title=title, about=[STREAM, *(point.name for point in found.fixed)], notes=notes)
 
 
 def describe_curves(found: RateDistortion) -> str:
     """Every point of ours, and where the codecs lie beside them."""
-    lines = [f"{found.frames} frames, {found.width} x {found.height} pixels", "", f"{STREAM}, and {EVERY_FRAME}:"]
-    for point in (*found.stream, found.every_frame):
+    lines = [
+        f"{found.frames} frames, {found.width} x {found.height} pixels",
+        "",
+        f"{STREAM}, and what has a single rate:",
+    ]
+    for point in (*found.stream, *found.fixed):
         facts = point.encoded.report
         lines.append(
             f"  {point.name}: {point.psnr:.2f} dB, {facts['ssim']:.4f} SSIM, {facts['tokens']:,} tokens "

@@ -40,8 +40,8 @@ def advanced():
 
 
 @pytest.fixture(scope="module")
-def found(clip, tiny_tokenizer, advanced):
-    return rate_distortion(clip, tiny_tokenizer, points=2, progress=advanced.append)
+def found(clip, tiny_tokenizer, tiny_clip_tokenizer, advanced):
+    return rate_distortion(clip, tiny_tokenizer, tiny_clip_tokenizer, points=2, progress=advanced.append)
 
 
 class TestHeldClip:
@@ -78,13 +78,14 @@ class TestTargets:
 class TestCurves:
     def test_every_point_is_what_an_encoder_reported(self, found, clip):
         assert [point.name for point in found.stream][-1] == rd.MATCH and len(found.stream) == 3
-        for point in (found.every_frame, *found.stream):
+        for point in (*found.fixed, *found.stream):
             tokens = point.encoded.tokens
             assert point.file_bytes == len(tokens_to_bytes(tokens))
             assert point.bits_per_pixel == pytest.approx(8 * point.file_bytes / (64 * 48 * FRAMES))
             assert point.raw_bits_per_pixel == point.encoded.report["bits_per_pixel"]
             assert point.psnr == pytest.approx(point.encoded.psnr.mean()) and abs(point.encoded.report["ssim"]) <= 1
         assert found.every_frame.encoded.report["tokens"] == 6 * 8 * FRAMES
+        assert found.fixed[1].encoded.report["tokens"] == 6 * 8 * 2
         assert (found.width, found.height, found.frames) == (64, 48, FRAMES)
 
     def test_codecs_are_measured_on_the_same_frames(self, found):
@@ -93,8 +94,8 @@ class TestCurves:
             assert len(points) == len(REFERENCE_CODECS[name].settings)
             assert points[-1].psnr > 25
 
-    def test_progress_counts_every_pass(self, found, advanced):
-        assert sum(advanced) == FRAMES * passes(2)
+    def test_progress_counts_every_pass(self, found, advanced, tiny_clip_tokenizer):
+        assert sum(advanced) == FRAMES * passes(2, tiny_clip_tokenizer)
 
     def test_cancel(self, clip, tiny_tokenizer):
         def stop():
@@ -150,6 +151,6 @@ class TestNode:
 
     def test_table_has_every_point(self, found):
         table = describe_curves(found)
-        for point in (*found.stream, found.every_frame):
+        for point in (*found.stream, *found.fixed):
             assert f"{point.name}: {point.psnr:.2f} dB" in table
             assert f"{point.bits_per_pixel:.4f} in the file" in table
