@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .arguments import add_arguments, run_benchmarks
+from .arguments import NAMES, NEED_CLIPS, add_arguments, run_benchmarks
 from .results import RESULTS
 from .tables import write_readme
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", action="store_true", help="only write the tables of the README, from the results")
     args = parser.parse_args(argv)
     try:
-        names = [] if args.readme else args.names or ["memory", "video", "start", *(["tokens"] if args.clips else [])]
+        names = [] if args.readme else args.names or [name for name in NAMES if name not in NEED_CLIPS or args.clips]
         for name in names:
             args.names, args.json = (
                 [name],

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 NAMES = {
-    "tokens": "tokens and quality on clips, beside MJPEG, x264 and copying the last frame",
+    "tokens": "tokens, bits and quality on clips, beside MJPEG, x264 and copying the last frame",
+    "speed": "frames a second of encoding and decoding, beside other tokenizers",
     "memory": "memory and time for encoding and decoding at several sizes",
     "video": "memory for reading and writing a long 720p clip",
     "start": "how long importing takes",
 }
+NEED_CLIPS = ("tokens", "speed")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -34,10 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, on what, and where the figures go."""
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
-    parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens'")
+    parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens' and 'speed'")
+    parser.add_argument("--peers", metavar="DIR", help="folder with weights of other tokenizers for 'speed'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
     parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
     parser.add_argument("--size", type=_at_least(16), default=256, metavar="S", help="side of the centre square (256)")
+    parser.add_argument(
+        "--points", type=_at_least(0), default=3, metavar="N", help="lower qualities of the stream in 'tokens' (3)"
+    )
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N clips")
     parser.add_argument(
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
@@ -54,7 +60,7 @@ def run_benchmarks(args: argparse.Namespace, tell: Callable[[str], None]) -> dic
     from .results import measured, to_json
     from .tables import TABLES
 
-    names = args.names or [name for name in NAMES if name != "tokens" or args.clips]
+    names = args.names or [name for name in NAMES if name not in NEED_CLIPS or args.clips]
     if args.json and len(names) != 1:
         raise ValueError(f"One file for {len(names)} results ({', '.join(names)}). Name one benchmark with --json.")
     if args.json and not os.path.isdir(os.path.dirname(os.path.abspath(args.json))):

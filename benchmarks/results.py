@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ RESULTS = Path(__file__).parent / "results"
 def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Runs the benchmark `name`; its figures and where they come from."""
     from .memory import measure_memory
+    from .speed import measure_speed
     from .start import measure_start
     from .tokens import measure_tokens
     from .video import measure_video
 
     benchmarks = {
         "tokens": measure_tokens,
+        "speed": measure_speed,
         "memory": measure_memory,
         "video": measure_video,
         "start": measure_start,
@@ -34,7 +37,9 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
 
 def to_json(result: dict[str, Any]) -> bytes:
     """A result as the bytes of its file. Floats are rounded to six digits, which is more than they hold."""
-    return (json.dumps(_rounded(result), indent=1, allow_nan=False) + "\n").encode()
+    text = json.dumps(_rounded(result), indent=1, allow_nan=False)
+    pairs = re.sub(r"\[\s+([-+.\de]+),\s+([-+.\de]+)\s+\]", r"[\1, \2]", text)  # points of curves, one a line
+    return (pairs + "\n").encode()
 
 
 def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
@@ -54,10 +59,13 @@ def _rounded(value: Any) -> Any:
 def _provenance() -> dict[str, Any]:
     import torch
 
-    from ..models.checkpoint import load_tokenizer
+    from ..models.checkpoint import file_digest, list_tokenizers, load_tokenizer
     from ..video.reference_codecs import build_names
 
     tokenizer = load_tokenizer()
+    weights = {tokenizer.id: tokenizer.digest, tokenizer.codec_id: tokenizer.codec_digest}
+    for name, path in list_tokenizers(kinds=["video_tokenizer"]).items():
+        weights[name] = file_digest(path)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "version": __version__,
@@ -69,7 +77,7 @@ def _provenance() -> dict[str, Any]:
         },
         "torch": torch.__version__,
         "libraries": build_names(),
-        "weights": {tokenizer.id: tokenizer.digest, tokenizer.codec_id: tokenizer.codec_digest},
+        "weights": weights,
     }
 
 

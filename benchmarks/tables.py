@@ -17,66 +17,141 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_NAMES = {"stream": "stream", "every_frame": "every frame for itself", "groups": "four frames at a time"}
+
+
 def tokens_table(result: dict[str, Any]) -> str:
-    """Our rows and the baselines over all clips, then each clip."""
-    s, settings = result["summary"], result["settings"]
-    rate = s["every_frame_bits_per_pixel"]["median"]
+    """What ours take and give, how that lies beside other codecs, then each clip."""
+    parts = [_spent(result), _settings(result), _beside(result), _explained(result), _each_clip(result)]
+    return "\n\n".join([*parts, _origin(result)])
+
+
+def _spent(result: dict[str, Any]) -> str:
+    s, single = result["summary"], result["summary"]["every_frame"]["bits_per_pixel"]["median"]
     rows = [
         [
-            "**stream, quality as below**",
-            _both(s["stream_psnr"]),
-            _both(s["stream_bits_per_pixel"], 4),
-            _share(s["ratio"]),
-        ],
-        [
-            "**every frame for itself**",
-            _both(s["every_frame_psnr"]),
-            _both(s["every_frame_bits_per_pixel"], 4),
-            "100 %",
-        ],
-        *([f"{name} at that rate", _both(s[f"psnr_at_rate {name}"]), f"{rate:.4f}", ""] for name in _codecs(s)),
-        *(
-            [
-                f"{name} at the stream's quality",
-                _both(s["stream_psnr"]),
-                _both(s[f"bits_per_pixel_at_quality {name}"], 4),
-                "",
-            ]
-            for name in _codecs(s)
-        ),
-        ["copying the last frame", _both(s["copy_last_frame_psnr"]), "0", ""],
+            f"**{_NAMES[name]}**",
+            _both(s[name]["psnr"]),
+            _both(s[name]["ssim"], 3),
+            _share(s["ratio"]) if name == "stream" else _percent(s[name]["bits_per_pixel"]["median"] / single),
+            _both(s[name]["bits_per_pixel"], 4),
+            _both(s[name]["file_bits_per_pixel"], 4),
+            f"{s[name]['seconds_per_frame']['median']:.2f}",
+        ]
+        for name in _NAMES
+        if name in s
     ]
-    c = result["codebook"]
-    text = (
+    rows.append(["copying the last frame", _both(s["copy_last_frame_psnr"]), "", "0", "0", "0", ""])
+    head = ["", "PSNR, dB", "SSIM", "tokens", "bits per pixel, raw", "in the file", "s a frame"]
+    return table(head, rows)
+
+
+def _settings(result: dict[str, Any]) -> str:
+    s, settings = result["summary"], result["settings"]
+    return (
         f"{s['clips']} clips that were not trained on, the first {settings['frames']} frames at most, centre "
         f"{settings['size']}x{settings['size']} pixels; median / mean over clips; RGB PSNR. The stream is asked for "
         f"the quality of every frame for itself, and ends {s['psnr_difference']['median']:+.2f} dB from it (median; "
-        f"{s['psnr_difference']['min']:+.2f} to {s['psnr_difference']['max']:+.2f}). {_rounds(result)} "
-        "Tokens are counted raw, without entropy coding; packets of the others are entropy coded. A number in "
-        "brackets says on how many clips a codec reaches that point at all.\n\n"
-        f"Tokens of the stream against every frame for itself, per clip: median {_percent(s['ratio']['median'])}, "
-        f"best {_percent(s['ratio']['min'])}, worst {_percent(s['ratio']['max'])}. Of {c['codes']:,} codes "
-        f"{_percent(c['usage'])} are used, perplexity {c['perplexity']:,.0f}. "
-        f"{s['stream_seconds_per_frame']['median']:.2f} s a frame for the stream, "
-        f"{s['every_frame_seconds_per_frame']['median']:.2f} s for every frame for itself, on one thread with "
-        f"{settings['workers']} clips at a time (encoding, PSNR and SSIM)."
+        f"{s['psnr_difference']['min']:+.2f} to {s['psnr_difference']['max']:+.2f}). {_rounds(result)} Its tokens, of "
+        f"those of every frame for itself: median {_percent(s['ratio']['median'])}, best "
+        f"{_percent(s['ratio']['min'])}, worst {_percent(s['ratio']['max'])}{_static(result)}. {_codebooks(result)} "
+        f"Seconds are those of encoding, "
+        f"PSNR and SSIM on one thread, with {settings['workers']} clips at a time. All weights together are "
+        f"{_mega(sum(result['weights_bytes'].values()))} MB."
     )
-    clips = [
+
+
+def _beside(result: dict[str, Any]) -> str:
+    """How the stream's files and the fixed rates compare with each codec."""
+    s = result["summary"]
+    asked = [key for key in s["at_quality"] if key.endswith(" dB")]
+    rows = [
         [
-            clip["clip"],
-            f"{clip['every_frame']['psnr']:.2f}",
-            f"{clip['every_frame']['ssim']:.3f}",
-            f"{clip['stream']['psnr']:.2f}",
+            codec,
+            *(_both(each[codec]) for each in s["psnr_at_rate"].values()),
+            *(_times(s["at_quality"][key][codec]) for key in asked),
+            _signed(percents),
+        ]
+        for codec, percents in s["bd_rate"].items()
+    ]
+    rates = [f"dB at the rate of {_NAMES[name]}" for name in s["psnr_at_rate"]]
+    return table(["", *rates, *(f"stream's bits at {key}" for key in asked), "BD-rate of the stream"], rows)
+
+
+def _explained(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    at_30 = "; ".join(
+        f"{codec} {each['stream']:.4f} against {each['codec']:.4f}"
+        for codec, each in ((codec, s["at_quality"]["30 dB"][codec]) for codec in s["bd_rate"])
+        if each["clips"]
+    )
+    return (
+        "The stream's bits are those of its whole files, the others' those of their packets alone: times the bits of "
+        "the codec, geometric mean over the clips on which both reach that quality, and in brackets how many those "
+        f"are{f' (bits per pixel at 30 dB: {at_30})' if at_30 else ''}. BD-rate is Bjontegaard's mean difference over "
+        "the decibels that both curves reach, median / mean over clips. The rates at which decibels are compared are "
+        "those of raw tokens."
+    )
+
+
+def _each_clip(result: dict[str, Any]) -> str:
+    fixed = [name for name in ("every_frame", "groups") if name in result["clips"][0]]
+    codecs = list(result["summary"]["bd_rate"])
+    rows = [
+        [
+            f"{clip['clip']}{' (static camera)' if clip['static_camera'] else ''}",
+            *(f"{clip[name]['psnr']:.2f}" for name in (*fixed, "stream")),
             f"{clip['stream']['ssim']:.3f}",
             f"{clip['stream']['tokens']:,}",
             _percent(clip["ratio"]),
             f"{clip['stream']['file_bytes']:,}",
+            *("" if clip["bd_rate"][codec] is None else f"{clip['bd_rate'][codec]:+.0f} %" for codec in codecs),
         ]
         for clip in result["clips"]
     ]
-    head = ["clip", "every frame: dB", "SSIM", "stream: dB", "SSIM", "tokens", "of every frame's", "file bytes"]
-    each = f"<details><summary>Each clip</summary>\n\n{table(head, clips)}\n\n</details>"
-    return "\n\n".join([table(["", "PSNR, dB", "bits per pixel", "tokens"], rows), text, each, _origin(result)])
+    decibels = [f"{_NAMES[name]}: dB" for name in (*fixed, "stream")]
+    head = ["clip", *decibels, "SSIM", "tokens", "of every frame's", "file bytes", *(f"BD {name}" for name in codecs)]
+    return f"<details><summary>Each clip</summary>\n\n{table(head, rows)}\n\n</details>"
+
+
+def _static(result: dict[str, Any]) -> str:
+    s, share = result["summary"], result["settings"]["static_share"]
+    if not s["static_camera_clips"]:
+        return ""
+    return (
+        f"; median {_percent(s['ratio_static_camera']['median'])} on the {s['static_camera_clips']} clips of a static "
+        f"camera (no cut, and no motion of the whole picture in {100 * share:.0f} % of the predicted frames)"
+    )
+
+
+def _codebooks(result: dict[str, Any]) -> str:
+    return " ".join(
+        f"Of {book['codes']:,} codes of {name} {_percent(book['usage'])} are used, perplexity "
+        f"{book['perplexity']:,.0f}."
+        for name, book in result["codebooks"].items()
+    )
+
+
+def speed_table(result: dict[str, Any]) -> str:
+    """Frames a second of each network, and of the whole way."""
+    rows = [
+        [
+            f"{each['name']}{', network alone' if group == 'networks' else ', from frames to tokens and back'}",
+            f"{each['parameters'] / 1e6:.1f}",
+            f"{each['psnr']:.2f}",
+            *(f"{each[key]:.1f}" for key in ("encode_fps", "decode_fps", "both_fps")),
+        ]
+        for group in ("networks", "clips")
+        for each in result[group]
+    ]
+    head = ["", "weights, millions", "PSNR, dB", "encoding", "decoding", "both, frames a second"]
+    rounds = " and ".join(str(result[group][0]["rounds"]) for group in ("networks", "clips"))
+    text = (
+        f"{result['frames']} frames of {result['size']}x{result['size']} pixels, {result['threads']} threads, 32-bit "
+        f"floats; all in one process and in turn, median of {rounds} rounds. Names without TokenReel are tiny "
+        "autoencoders of image models: their latents are continuous, so their PSNR is not at the rate of tokens."
+    )
+    return "\n\n".join([table(head, rows), text, _origin(result)])
 
 
 def memory_table(result: dict[str, Any]) -> str:
@@ -121,6 +196,7 @@ def start_table(result: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tokens": tokens_table,
+    "speed": speed_table,
     "memory": memory_table,
     "video": video_table,
     "start": start_table,
@@ -144,10 +220,6 @@ def write_readme(path: Path) -> None:
     write_whole(path, readme_with_tables(path.read_text(encoding="utf-8")).encode())
 
 
-def _codecs(summary: dict[str, Any]) -> list[str]:
-    return [key.removeprefix("psnr_at_rate ") for key in summary if key.startswith("psnr_at_rate ")]
-
-
 def _rounds(result: dict[str, Any]) -> str:
     """How often the encoder was asked, and what the clips were used for besides."""
     once = sum(clip["stream"]["rounds"] == 1 for clip in result["clips"])
@@ -166,6 +238,16 @@ def _both(numbers: dict[str, Any], digits: int = 2) -> str:
 
 def _share(numbers: dict[str, Any]) -> str:
     return f"{_percent(numbers['median'])} / {_percent(numbers['mean'])}"
+
+
+def _times(numbers: dict[str, Any]) -> str:
+    return "not reached" if numbers["ratio"] is None else f"{numbers['ratio']:.2f}x ({numbers['clips']})"
+
+
+def _signed(numbers: dict[str, Any]) -> str:
+    if numbers["median"] is None:
+        return "no overlap"
+    return f"{numbers['median']:+.0f} % / {numbers['mean']:+.0f} % ({numbers['clips']})"
 
 
 def _percent(value: float) -> str:

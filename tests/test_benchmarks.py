@@ -3,16 +3,22 @@
 import argparse
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import tokenreel
 from tokenreel.benchmarks import __main__ as command
-from tokenreel.benchmarks import results, tables, tokens
+from tokenreel.benchmarks import results, speed, tables, token_summary, tokens
 from tokenreel.benchmarks.arguments import NAMES, add_arguments, run_benchmarks
+from tokenreel.benchmarks.peers import find_peers
+from tokenreel.video.rate_curves import RatePoint
+from tokenreel.video.reference_codecs import REFERENCE_CODECS
 
 ROOT = Path(tokenreel.__file__).parent
 
@@ -43,7 +49,7 @@ def arguments(*given):
 def measured(clips):
     """The results of the tokens benchmark on them, and what was told."""
     told = []
-    args = arguments("tokens", "--clips", clips, "--frames", 4, "--size", 48, "--workers", 1)
+    args = arguments("tokens", "--clips", clips, "--frames", 4, "--size", 48, "--workers", 1, "--points", 1)
     return run_benchmarks(args, told.append), told
 
 
@@ -64,16 +70,29 @@ class TestTokens:
             assert clip["ratio"] == stream["tokens"] / single["tokens"]
             assert stream["file_bytes"] > stream["bits"] / 8
             assert 5 < clip["copy_last_frame_psnr"] < 50
-        codebook = result["codebook"]
+        codebook = next(iter(result["codebooks"].values()))
         assert codebook["tokens"] == sum(clip["every_frame"]["tokens"] for clip in result["clips"])
         assert 1 < codebook["perplexity"] <= codebook["used"] <= codebook["tokens"]
+        assert 0 < sum(result["weights_bytes"].values()) < 60e6
+
+    def test_curves_have_the_points_that_are_told(self, measured):
+        for clip in measured[0]["results"]["tokens"]["clips"]:
+            stream = clip["stream"]
+            assert set(clip["curves"]) == {"stream", *REFERENCE_CODECS}
+            for points in clip["curves"].values():
+                rates, _ = zip(*points, strict=True)
+                assert len(points) >= 2 and list(rates) == sorted(rates)
+            assert [stream["file_bits_per_pixel"], stream["psnr"]] in clip["curves"]["stream"]
+            assert stream["file_bits_per_pixel"] == pytest.approx(8 * stream["file_bytes"] / (4 * 48 * 48))
+            assert clip["at_quality"]["stream's"]["stream"] == pytest.approx(stream["file_bits_per_pixel"])
 
     def test_summary_is_over_the_clips(self, measured):
         result = measured[0]["results"]["tokens"]
         ratios = [clip["ratio"] for clip in result["clips"]]
         assert result["summary"]["ratio"]["median"] == pytest.approx(np.median(ratios))
         assert result["summary"]["ratio"]["max"] == max(ratios)
-        assert result["summary"]["psnr_at_rate MJPEG"]["clips"] <= 2
+        assert result["summary"]["psnr_at_rate"]["every_frame"]["MJPEG"]["clips"] <= 2
+        assert result["summary"]["static_camera_clips"] == sum(clip["static_camera"] for clip in result["clips"])
 
     def test_says_where_it_comes_from(self, measured):
         result = measured[0]["results"]["tokens"]
@@ -92,9 +111,9 @@ class TestTokens:
     def test_table(self, measured):
         text = measured[0]["table"]
         result = measured[0]["results"]["tokens"]
-        assert f"{result['summary']['every_frame_psnr']['median']:.2f}" in text
-        assert "| a.mp4 |" in text
-        assert "x264 zerolatency, GOP 12 at that rate" in text
+        assert f"{result['summary']['every_frame']['psnr']['median']:.2f}" in text
+        assert "| a.mp4" in text
+        assert "| x264 zerolatency, GOP 12 |" in text
         assert "2 clips" in text
 
     @pytest.mark.parametrize(
@@ -112,19 +131,41 @@ class TestTokens:
 
         def encode(**knob):
             given.append({name: pytest.approx(value) for name, value in knob.items()})
-            return argparse.Namespace(report={"psnr": reached[len(given) - 1]})
+            return RatePoint(0, 0.1, reached[len(given) - 1])
 
-        knob, stream, count = tokens._equal_quality(encode, 30.0)
-        assert asked == given and count == len(reached)
-        assert stream.report["psnr"] == reached[taken] and asked[taken] == {
-            n: pytest.approx(v) for n, v in knob.items()
-        }
+        knob, stream, tried = tokens.equal_quality(encode, 30.0)
+        assert asked == given and [point.psnr for point in tried] == list(reached)
+        assert stream is tried[taken] and asked[taken] == {n: pytest.approx(v) for n, v in knob.items()}
 
     def test_perplexity(self):
-        assert tokens._usage(np.array([5, 5, 0, 0])) == pytest.approx(
+        assert token_summary.usage(np.array([5, 5, 0, 0])) == pytest.approx(
             {"codes": 4, "tokens": 10, "used": 2, "usage": 0.5, "perplexity": 2.0}
         )
-        assert math.isclose(tokens._usage(np.array([7, 0]))["perplexity"], 1.0)
+        assert math.isclose(token_summary.usage(np.array([7, 0]))["perplexity"], 1.0)
+
+    def test_geometric_mean_over_the_clips_that_both_reach(self):
+        rates = [
+            {"stream": 0.1, "x": 0.2},
+            {"stream": 0.4, "x": 0.2},
+            {"stream": None, "x": 9},
+            {"stream": 9, "x": None},
+        ]
+        found = token_summary._compared(rates, "x")
+        assert found == pytest.approx({"clips": 2, "stream": 0.2, "codec": 0.2, "ratio": 1.0})
+        assert token_summary._compared(rates[2:], "x")["ratio"] is None
+        assert "not reached" in tables._times(token_summary._compared(rates[2:], "x"))
+
+    def test_static_camera(self, random_tokens):
+        still, frames = random_tokens(frames=12, key_every=12), np.zeros((12, 32, 32, 3), np.uint8)
+        stayed = [replace(each, global_motion=(0, 0)) for each in still.frames[1:]]
+        still = replace(still, frames=(still.frames[0], *stayed))
+        assert tokens.static_camera(still, frames)
+        panned = (*still.frames[:-2], *(replace(each, global_motion=(0, 4)) for each in stayed[-2:]))
+        assert not tokens.static_camera(replace(still, frames=panned), frames)
+        cut = frames.copy()
+        cut[6:] = np.random.default_rng(0).integers(0, 256, cut[6:].shape)
+        cut[6:] = cut[6]
+        assert not tokens.static_camera(still, cut)
 
     @pytest.mark.parametrize("folder", [None, "none", "empty"])
     def test_no_clips(self, tmp_path, folder):
@@ -132,6 +173,67 @@ class TestTokens:
         given = ["--clips", tmp_path / folder] if folder else []
         with pytest.raises(ValueError, match=r"--clips DIR|no videos"):
             run_benchmarks(arguments("tokens", *given), print)
+
+
+@pytest.fixture
+def peers(tmp_path):
+    """A folder with weights of the shape of a tiny autoencoder, random, with and without the wide branch."""
+    torch.manual_seed(0)
+    folder = tmp_path / "peers"
+    folder.mkdir()
+
+    def convolution(name, inputs, outputs, side=3, bias=True):
+        return {
+            f"{name}.weight": torch.randn(outputs, inputs, side, side) / (inputs * side * side) ** 0.5,
+            **({f"{name}.bias": torch.zeros(outputs)} if bias else {}),
+        }
+
+    def block(number, wide):
+        weights = {k: v for i in (0, 2, 4) for k, v in convolution(f"{number}.conv.{i}", 8, 8).items()}
+        if wide:
+            weights |= convolution(f"{number}.pool.0", 8, 32, 1, False) | convolution(
+                f"{number}.pool.3", 32, 8, 1, False
+            )
+            weights |= {f"{number}.pool.1.weight": torch.ones(32), f"{number}.pool.1.bias": torch.zeros(32)}
+        return weights
+
+    def halvings(first):
+        return {k: v for i in range(3) for k, v in convolution(first + 2 * i, 8, 8, bias=False).items()}
+
+    encoder = convolution(0, 3, 8) | block(1, False) | halvings(2) | block(7, True) | convolution(9, 8, 4)
+    decoder = convolution(1, 4, 8) | block(3, True) | halvings(5) | convolution(11, 8, 3)
+    save_file(encoder, folder / "x_encoder.safetensors")
+    save_file(decoder, folder / "x_decoder.safetensors")
+    return folder
+
+
+class TestSpeed:
+    def test_beside_others(self, clips, peers):
+        found = speed.time_all(str(clips / "a.mp4"), 48, str(peers), 2)
+        assert [each["name"] for each in found["networks"]][1:] == ["x"]
+        assert found["networks"][1]["parameters"] == sum(
+            weight.numel() for path in peers.iterdir() for weight in load_file(path).values()
+        )
+        for each in (*found["networks"], *found["clips"]):
+            assert each["both_fps"] <= min(each["encode_fps"], each["decode_fps"]) * 1.5
+            assert each["psnr"] > 3
+        text = tables.speed_table(found | results._provenance())
+        assert "| x, network alone |" in text and "| TokenReel stream, from frames to tokens and back |" in text
+
+    def test_shapes_of_a_peer(self, peers):
+        ((name, encoder, decoder),) = find_peers(peers)
+        latents = encoder(torch.rand(2, 3, 48, 32))
+        assert name == "x" and latents.shape == (2, 4, 6, 4)
+        assert decoder(latents).shape == (2, 3, 48, 32) and 0 <= decoder(latents).min() <= decoder(latents).max() <= 1
+
+    def test_other_weights_are_refused(self, peers):
+        save_file({"body.weight": torch.zeros(1)}, peers / "x_encoder.safetensors")
+        with pytest.raises(ValueError, match=r"x_encoder\.safetensors holds no tiny autoencoder"):
+            list(find_peers(peers))
+
+    def test_missing_folder(self, clips):
+        with pytest.raises(ValueError, match="no folder"):
+            run_benchmarks(arguments("speed", "--clips", clips, "--peers", clips / "none"), print)
 
 
 class TestOthers:
