@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..host import files
+from ..host import files, resources
 from ..host.api import io, ui
 from ..tokens.accounting import report
 from ..tokens.bitstream import SUFFIX, read_tokens, write_tokens
@@ -44,7 +44,7 @@ class SaveTokens(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: Any, filename_prefix: str) -> io.NodeOutput:
         with files.output_path(filename_prefix, SUFFIX, width=tokens.width, height=tokens.height) as file:
-            size = write_tokens(file.path, tokens)
+            size = write_tokens(file.path, tokens, check=resources.check_cancelled)
         name = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
         text = f"{name}\n{describe_tokens(report(tokens, file_bytes=size))}"
         saved = ui.SavedResult(file.filename, file.subfolder, io.FolderType.output)
@@ -97,5 +97,5 @@ class LoadTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        tokens = read_tokens(files.resolve_input(file))
+        tokens = read_tokens(files.resolve_input(file), check=resources.check_cancelled)
         return io.NodeOutput(tokens, describe_tokens(report(tokens)))

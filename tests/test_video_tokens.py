@@ -202,7 +202,7 @@ class TestGroups:
         assert tokens.groups == (range(0, 1), range(1, 5), range(5, 7))
         assert tokens.gops == (range(0, 7),)
         assert [tokens.frames.index(frame) for frame in tokens.by_time] == [0, 1, 1, 1, 1, 2, 2]
-        assert repr(tokens).startswith("VideoTokens(70x45, 7 frames in 3 groups, grid=[6, 10]")
+        assert repr(tokens).startswith("VideoTokens(70x45, 7 in 3 C frames, grid=[6, 10]")
 
     def test_others_stand_for_one_each(self, random_tokens):
         tokens = random_tokens(frames=6)

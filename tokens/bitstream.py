@@ -1,7 +1,8 @@
-"""Token files: VideoTokens as bytes and back. `docs/token_format.md` is the normative description of version 1.
+"""Token files: VideoTokens as bytes and back. `docs/token_format.md` is the normative description.
 
 The container is safetensors, written and read here byte by byte: the library neither notices changed payload bytes nor
-orders metadata the same way twice. A file that is accepted has been checked completely, before memory was taken for it.
+orders metadata the same way twice. A file that is accepted has been checked completely, and takes memory only for what
+was read. Version 2 is written; version 1 is read too.
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .accounting import block_symbols, header_symbol, parse_block_symbols, parse_header_symbol
-from .video_tokens import CELLS, MAX_SIDE, POPCOUNT, IFrame, Mode, PFrame, VideoTokens, grid_size
+from . import payload, version1
+from .video_tokens import MAX_CODEBOOK, MAX_SIDE, CFrame, VideoTokens, grid_size
 
 FORMAT = "tokenreel"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".tokens"
 
 MAX_FILE_BYTES = 1 << 32
@@ -34,10 +32,11 @@ MAX_LEVELS = 24  # of two each, they are the largest codebook
 MAX_FRAMES = 1 << 20
 MAX_BLOCKS = 1 << 29  # of all frames together: a skipped block costs no byte on disk, but one in memory
 
-KEY_FRAME, PREDICTED_FRAME = 0, 1
-_DTYPES = {"I64": "<i8", "U32": "<u4", "U16": "<u2", "U8": "u1"}
+ITEM_BYTES = {"I64": 8, "U32": 4, "U16": 2, "U8": 1}
 _SIZES = ("width", "height", "frame_rate", "time_base", "duration", "levels")
 _FIELDS = ("format", "version", "sha256", *_SIZES, "tokenizer", "tokenizer_sha256", "codec", "codec_sha256")
+FIELDS = {"1": _FIELDS, "2": (*_FIELDS, "frames", "structure")}  # of each version
+STRUCTURES = ("frames", "groups")
 _DIGEST_KEY = b'"sha256":"'
 _NO_DIGEST = b"0" * 64
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -46,33 +45,6 @@ _RATIO = re.compile(r"([1-9][0-9]{0,17})/([1-9][0-9]{0,17})")
 
 class TokenFileError(ValueError):
     """A token file that cannot be read or written; the message is one line: which file, what is wrong, what to do."""
-
-
-def _layout(codebook_size: int) -> dict[str, str]:
-    """Arrays of a file in payload order with their safetensors types; the widest come first, so all are aligned."""
-    code = "U16" if codebook_size <= 1 << 16 else "U32"
-    names = {"pts": "I64", "symbols_per_frame": "U32", "key": code, "residual": code, "intra": code}
-    return {**names, "header": "U16", "blocks": "U16", "kind": "U8"}
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, np.int64)
-
-
-def _arrays(tokens: VideoTokens) -> dict[str, NDArray[Any]]:
-    keys = [frame for frame in tokens.frames if isinstance(frame, IFrame)]
-    predicted = [frame for frame in tokens.frames if isinstance(frame, PFrame)]
-    blocks = [block_symbols(frame) for frame in predicted]
-    return {
-        "pts": np.array(tokens.pts, dtype=np.int64),
-        "symbols_per_frame": np.array([symbols.size for symbols in blocks], dtype=np.int64),
-        "key": _joined([frame.codes for frame in keys]),
-        "residual": _joined([frame.residual for frame in predicted]),
-        "intra": _joined([frame.intra for frame in predicted]),
-        "header": np.array([header_symbol(frame) for frame in predicted], dtype=np.int64),
-        "blocks": _joined(blocks),
-        "kind": np.array([isinstance(frame, PFrame) for frame in tokens.frames], dtype=np.uint8),
-    }
 
 
 def _ratio(name: str, value: Fraction) -> str:
@@ -92,15 +64,21 @@ def _check_caps(width: int, height: int, frames: int) -> None:
         raise ValueError(f"{frames} frames of {width}x{height} are more than {MAX_BLOCKS} blocks; split the clip.")
 
 
-def tokens_to_bytes(tokens: VideoTokens) -> bytes:
-    """The token file of a clip. Equal tokens give equal bytes."""
-    _check_caps(tokens.width, tokens.height, len(tokens.frames))
+def _nothing() -> None:
+    """Never cancelled."""
+
+
+def tokens_to_bytes(tokens: VideoTokens, *, check: Callable[[], None] = _nothing) -> bytes:
+    """The token file of a clip. Equal tokens give equal bytes. `check` is called often and may raise to cancel."""
+    _check_caps(tokens.width, tokens.height, len(tokens.pts))
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
         "sha256": _NO_DIGEST.decode(),
         "width": str(tokens.width),
         "height": str(tokens.height),
+        "frames": str(len(tokens.pts)),
+        "structure": STRUCTURES[isinstance(tokens.frames[0], CFrame)],
         "frame_rate": _ratio("frame_rate", tokens.frame_rate),
         "time_base": _ratio("time_base", tokens.time_base),
         "duration": _ratio("duration", tokens.duration),
@@ -110,15 +88,11 @@ def tokens_to_bytes(tokens: VideoTokens) -> bytes:
         "codec": tokens.codec,
         "codec_sha256": tokens.codec_digest,
     }
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    arrays, payload, end = _arrays(tokens), [], 0
-    for name, dtype in _layout(tokens.codebook_size).items():
-        payload.append(arrays[name].astype(_DTYPES[dtype]).tobytes())
-        start, end = end, end + len(payload[-1])
-        entries[name] = {"dtype": dtype, "shape": [arrays[name].size], "data_offsets": [start, end]}
-    header = json.dumps(entries, separators=(",", ":")).encode("ascii")
-    header += b" " * (-len(header) % 8)  # aligns the payload
-    data = b"".join([len(header).to_bytes(8, "little"), header, *payload])
+    packed = payload.pack(tokens.pts, tokens.frames, tokens.levels, tokens.grid, check)
+    entry = {"dtype": "U8", "shape": [len(packed)], "data_offsets": [0, len(packed)]}
+    header = json.dumps({"__metadata__": metadata, "payload": entry}, separators=(",", ":")).encode("ascii")
+    header += b" " * (-len(header) % 8)
+    data = b"".join([len(header).to_bytes(8, "little"), header, packed])
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"it would have {len(data)} bytes, at most {MAX_FILE_BYTES} are allowed; split the clip.")
     digest = hashlib.sha256(data).hexdigest().encode("ascii")
@@ -152,15 +126,16 @@ def _metadata(entries: dict[str, Any]) -> dict[str, str]:
     metadata = entries.get("__metadata__")
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise ValueError("it is a safetensors file, but not of video tokens. Choose one that `tokenreel encode` wrote.")
-    if metadata.get("version") != str(VERSION):
-        found = metadata.get("version")
-        raise ValueError(f"its format version is {found!r:.20}, this TokenReel reads {VERSION}. Update TokenReel.")
-    for name in _FIELDS:
+    version = metadata.get("version")
+    if not isinstance(version, str) or version not in FIELDS:
+        known = " and ".join(FIELDS)
+        raise ValueError(f"its format version is {version!r:.20}, this TokenReel reads {known}. Update TokenReel.")
+    for name in FIELDS[version]:
         if not isinstance(metadata.get(name), str):
             raise ValueError(f"its field {name!r} is missing. Encode the video again.")
-    unknown = sorted(set(metadata) - set(_FIELDS))
+    unknown = sorted(set(metadata) - set(FIELDS[version]))
     if unknown:
-        raise ValueError(f"its field {unknown[0]!r:.40} is not one of version {VERSION}. Encode the video again.")
+        raise ValueError(f"its field {unknown[0]!r:.40} is not one of version {version}. Encode the video again.")
     return metadata
 
 
@@ -168,12 +143,10 @@ def _slices(entries: dict[str, Any], layout: dict[str, str]) -> dict[str, tuple[
     """Byte range of every array in the payload: all there, none unknown, no gap, no overlap."""
     wrong = sorted(set(entries).symmetric_difference({"__metadata__", *layout}))
     if wrong:
-        raise ValueError(
-            f"its array {wrong[0]!r:.40} is missing or not one of version {VERSION}. Encode the video again."
-        )
+        raise ValueError(f"its array {wrong[0]!r:.40} is missing or not one of its version. Encode the video again.")
     slices, end = {}, 0
     for name, dtype in layout.items():
-        start, size = end, np.dtype(_DTYPES[dtype]).itemsize
+        start, size = end, ITEM_BYTES[dtype]
         entry = entries[name]
         shape = entry.get("shape") if isinstance(entry, dict) else None
         count = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
@@ -215,79 +188,43 @@ def _levels(metadata: dict[str, str]) -> tuple[int, ...]:
     parts = metadata["levels"].split(",")
     if len(parts) > MAX_LEVELS or any(not re.fullmatch(r"[1-9][0-9]{0,7}", part) for part in parts):
         raise ValueError(f"its levels are {metadata['levels']!r:.40}, not at most {MAX_LEVELS} numbers.")
-    return tuple(int(part) for part in parts)
+    levels = tuple(int(part) for part in parts)
+    if min(levels) < 2 or math.prod(levels) > MAX_CODEBOOK:
+        raise ValueError(f"Invalid levels {levels}. Supported are 2 and more, {MAX_CODEBOOK} codes in all at most.")
+    return levels
 
 
-class _Cursor:
-    """Takes a list apart from the front."""
-
-    def __init__(self, name: str, values: NDArray[Any]) -> None:
-        self.name, self.values, self.at = name, values, 0
-
-    def take(self, count: int) -> NDArray[Any]:
-        if self.at + count > self.values.size:
-            raise ValueError(f"its array {self.name!r} has {self.values.size} values, more are needed.")
-        self.at += count
-        return self.values[self.at - count : self.at]
-
-    def close(self) -> None:
-        if self.at != self.values.size:
-            raise ValueError(f"its array {self.name!r} has {self.values.size} values, only {self.at} are used.")
-
-
-def _predicted(lists: dict[str, _Cursor], blocks: tuple[int, int]) -> PFrame:
-    motion = parse_header_symbol(int(lists["header"].take(1)[0]))
-    symbols = lists["blocks"].take(int(lists["symbols_per_frame"].take(1)[0]))
-    modes, deltas, masks = parse_block_symbols(symbols, blocks)
-    residual = lists["residual"].take(int(POPCOUNT[masks].sum()))
-    intra = lists["intra"].take(int((modes == Mode.INTRA).sum()) * CELLS)
-    return PFrame(motion, modes, deltas, masks, residual, intra.reshape(-1, CELLS))
-
-
-def _frames(arrays: dict[str, NDArray[Any]], grid: tuple[int, int]) -> list[IFrame | PFrame]:
-    kinds = arrays["kind"]
-    lists = {name: _Cursor(name, values) for name, values in arrays.items() if name not in ("pts", "kind")}
-    frames: list[IFrame | PFrame] = []
-    for i, kind in enumerate(kinds.tolist()):
-        try:
-            if kind == KEY_FRAME:
-                frames.append(IFrame(lists["key"].take(grid[0] * grid[1]).reshape(grid)))
-            elif kind == PREDICTED_FRAME:
-                frames.append(_predicted(lists, (grid[0] // 2, grid[1] // 2)))
-            else:
-                raise ValueError(f"its kind is {kind}, supported are {KEY_FRAME} and {PREDICTED_FRAME}.")
-        except ValueError as error:
-            raise ValueError(f"frame {i}: {error}") from error
-    for cursor in lists.values():
-        cursor.close()
-    return frames
-
-
-def _parse(data: bytes) -> VideoTokens:
+def _parse(data: bytes, check: Callable[[], None]) -> VideoTokens:
     entries, start = _header(data)
     metadata = _metadata(entries)
     levels = _levels(metadata)
-    layout = _layout(math.prod(levels))
-    slices = _slices(entries, layout)
+    first = metadata["version"] == "1"
+    slices = _slices(entries, version1.layout(math.prod(levels)) if first else {"payload": "U8"})
     expected = start + max(end for _, end in slices.values())
     if len(data) != expected:
         fault = "cut off" if len(data) < expected else "longer than its contents"
         raise ValueError(f"it is {fault}: {len(data)} bytes instead of {expected}. Get the file again.")
     _check_digest(data, start, metadata)
     width, height = _number(metadata, "width"), _number(metadata, "height")
-    arrays = {
-        name: np.frombuffer(data, _DTYPES[layout[name]], (b - a) // np.dtype(_DTYPES[layout[name]]).itemsize, start + a)
-        for name, (a, b) in slices.items()
-    }
-    _check_caps(width, height, arrays["kind"].size)
+    if first:
+        arrays = version1.arrays(data, start, slices, levels)
+        _check_caps(width, height, arrays["kind"].size)
+        pts, frames = arrays["pts"].tolist(), version1.frames(arrays, grid_size(width, height))
+    else:
+        count, structure = _number(metadata, "frames"), metadata["structure"]
+        _check_caps(width, height, count)
+        if structure not in STRUCTURES:
+            raise ValueError(f"its structure is {structure!r:.40}, not 'frames' or 'groups'.")
+        groups = structure == STRUCTURES[1]
+        pts, frames = payload.unpack(data[start:], count, groups, levels, grid_size(width, height), check)
     return VideoTokens(
         width=width,
         height=height,
         frame_rate=_fraction(metadata, "frame_rate"),
         time_base=_fraction(metadata, "time_base"),
         duration=_fraction(metadata, "duration"),
-        pts=tuple(arrays["pts"].tolist()),
-        frames=tuple(_frames(arrays, grid_size(width, height))),
+        pts=tuple(pts),
+        frames=tuple(frames),
         levels=levels,
         tokenizer=metadata["tokenizer"],
         digest=metadata["tokenizer_sha256"],
@@ -296,10 +233,13 @@ def _parse(data: bytes) -> VideoTokens:
     )
 
 
-def tokens_from_bytes(data: bytes, *, name: str = "<memory>") -> VideoTokens:
-    """The clip in the bytes of a token file; `name` is what the message of a `TokenFileError` calls it."""
+def tokens_from_bytes(data: bytes, *, name: str = "<memory>", check: Callable[[], None] = _nothing) -> VideoTokens:
+    """The clip in the bytes of a token file; `name` is what the message of a `TokenFileError` calls it.
+
+    `check` is called often and may raise to cancel.
+    """
     try:
-        return _parse(data)
+        return _parse(data, check)
     except ValueError as error:
         raise TokenFileError(f"Cannot read {name}: {error}") from error
 
@@ -318,11 +258,14 @@ def replace_file(target: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens) -> int:
-    """Write a token file whole or not at all, and return its size in bytes. The folder must exist."""
+def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens, *, check: Callable[[], None] = _nothing) -> int:
+    """Write a token file whole or not at all, and return its size in bytes. The folder must exist.
+
+    `check` is called often and may raise to cancel.
+    """
     target = Path(path)
     try:
-        data = tokens_to_bytes(tokens)
+        data = tokens_to_bytes(tokens, check=check)
     except ValueError as error:
         raise TokenFileError(f"Cannot write {target}: {error}") from error
     try:
@@ -332,8 +275,11 @@ def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens) -> int:
     return len(data)
 
 
-def read_tokens(path: str | os.PathLike[str]) -> VideoTokens:
-    """Read a token file. `TokenFileError` if there is none, or if a single bit of it is not as it was written."""
+def read_tokens(path: str | os.PathLike[str], *, check: Callable[[], None] = _nothing) -> VideoTokens:
+    """Read a token file. `TokenFileError` if there is none, or if a single bit of it is not as it was written.
+
+    `check` is called often and may raise to cancel.
+    """
     source = Path(path)
     try:
         status = source.stat()
@@ -344,4 +290,4 @@ def read_tokens(path: str | os.PathLike[str]) -> VideoTokens:
         data = source.read_bytes()
     except OSError as error:
         raise TokenFileError(f"Cannot read {source}: {error.strerror}. Give the path of a {SUFFIX} file.") from error
-    return tokens_from_bytes(data, name=str(source))
+    return tokens_from_bytes(data, name=str(source), check=check)

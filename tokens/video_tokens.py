@@ -312,11 +312,9 @@ class VideoTokens(_Arrays):
 
     def __repr__(self) -> str:
         kinds = [type(frame) for frame in self.frames]
-        shown = f"{kinds.count(IFrame)} I + {kinds.count(PFrame)} P frames"
-        if CFrame in kinds:
-            shown = f"{len(self.pts)} frames in {len(kinds)} groups"
+        pictures, groups = f"{kinds.count(IFrame)} I + {kinds.count(PFrame)} P", f"{len(self.pts)} in {len(kinds)} C"
         return (
-            f"VideoTokens({self.width}x{self.height}, {shown}, "
+            f"VideoTokens({self.width}x{self.height}, {groups if CFrame in kinds else pictures} frames, "
             f"grid={list(self.grid)}, frame_rate={self.frame_rate}, codebook_size={self.codebook_size}, "
             f"tokenizer={self.tokenizer!r})"
         )
@@ -376,12 +374,10 @@ class VideoTokens(_Arrays):
 
     def _check_groups(self) -> None:
         spans = [frame.span for frame in self.frames if isinstance(frame, CFrame)]
-        if not spans:
-            return
-        if len(spans) != len(self.frames):
+        if len(spans) not in (0, len(self.frames)):
             raise ValueError("Invalid frames: CFrames among others. Supported are clips of CFrames only.")
-        full = [1, *[MAX_SPAN] * (len(spans) - 1)]
-        if spans[:-1] != full[:-1] or spans[-1] > full[-1]:
+        full = [1, *[MAX_SPAN] * len(spans)][: len(spans)]
+        if spans[:-1] != full[:-1] or spans[-1:] > full[-1:]:
             raise ValueError(
                 f"Invalid spans ({spans!s:.60}). Supported are 1, then {MAX_SPAN} each; only the last may be smaller."
             )
