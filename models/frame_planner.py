@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tokens.accounting import MAX_RUN, count_frame
-from ..tokens.video_tokens import CELL, CELLS, IFrame, Mode, PFrame
+from ..tokens.accounting import count_frame
+from ..tokens.video_tokens import CELL, IFrame, Mode, PFrame
 from .frame_decoder import FrameDecoder, blocks_of, to_bytes, to_unit
+from .mode_choice import Options, choose
 from .motion import MotionSearch, compensate, half_pel_planes, warp
 
-INTRA_TOKENS = 5  # a block token and four codes
 STRENGTH = 0.3  # of visibility: 0 is plain squared error, 1 makes up for all of a cell's contrast
-SKIP_TOKENS = 0.2  # runs of skipped blocks share a token
 HIGHEST_PRICE = 255.0**2 * CELL * CELL * 3  # what the worst cell has for error: no code is worth more
+CLOSE = 0.97  # of the target: an error between is not worth another pass through the decoder
 
 
 @dataclass
@@ -60,17 +60,13 @@ def key_candidate(current: Tensor, shown: Tensor, decoder: FrameDecoder) -> Cand
     return Candidate(frame, decoded, error, sum(count_frame(frame).values()))
 
 
-def tokens_of(modes: Tensor, marked: Tensor | None = None) -> int:
-    """Tokens of a P-frame with these modes `[bh, bw]` and marked cells: what count_frame counts, before it is built."""
-    coded = modes.flatten().nonzero().flatten()
-    gaps = coded.diff(prepend=coded.new_full((1,), -1)) - 1
-    runs = int(((gaps + MAX_RUN - 1) // MAX_RUN).sum())
-    codes = (0 if marked is None else int(marked.sum())) + CELLS * int((modes == Mode.INTRA).sum())
-    return 1 + len(coded) + runs + codes
+def _per_block(cells: Tensor) -> np.ndarray:
+    """`[h, w]` on any device -> `[bh, bw, 4]` in memory."""
+    return blocks_of(cells).cpu().numpy()
 
 
 class FramePlanner:
-    """Plans one P-frame: first the context, at the price that the last frame paid, then what is sent."""
+    """Plans one P-frame: first the motion, at the price that the last frame paid, then what is sent."""
 
     def __init__(
         self,
@@ -86,65 +82,67 @@ class FramePlanner:
     ):
         """current: uint8 `[1, 3, H, W]`, whole blocks; shown: `[H, W]`, 1 where pixels count; hint: a field to try.
 
-        target: error that is good enough; allowance: tokens that the frame may take. Block motion is not sent where
-        the frame is good enough without it, and never takes more than the allowance. check is called before each pass
-        through a network, and may raise to cancel.
+        target: error that is good enough; allowance: tokens that the frame may take; one of them is given. check is
+        called before each pass through a network, and may raise to cancel.
         """
         if decoder.reference is None:
             raise ValueError("A P-frame needs a decoded frame before it. Encode a key frame first.")
         self.decoder, self.current, self.shown, self.check = decoder, current, shown, check
+        self.target, self.allowance, self.price = target, allowance, price
         self.planes = half_pel_planes(decoder.reference)
         search = MotionSearch(current, self.planes)
         vector, self.field = search.run([] if hint is None else [hint])
-        still, moved = warp(self.planes, search.uniform(vector)), warp(self.planes, self.field)
-        skip, motion = cell_errors(still, current, shown), cell_errors(moved, current, shown)
-        rest = cell_errors(decoder.reference, current, shown)
+        skip, rest = self._errors(warp(self.planes, search.uniform(vector))), self._errors(decoder.reference)
         if target is not None and float(rest.sum()) <= min(target, float(skip.sum())):
-            vector, still, skip = torch.zeros_like(vector), decoder.reference, rest
-        self.weight = visibility(current)
-        saved = blocks_of((skip - motion) * self.weight).sum(-1)
-        wanting = target is None or bool(float(skip.sum()) > target)
-        differs = (self.field[0] != vector.view(1, 1, 2)).any(-1) & wanting
-        self.moves = differs & (saved > price * (1 - SKIP_TOKENS))
-        while allowance is not None and tokens_of(self.moves) > max(allowance, 1.0):
-            price *= 1.25
-            self.moves = differs & (saved > price)
+            vector, skip = torch.zeros_like(vector), rest
         self.vector = vector[0]
-        context = compensate(self.planes, torch.where(self.moves.unsqueeze(-1), self.field, search.uniform(vector)))
-        self.errors = cell_errors(context, current, shown)
-        unit = to_unit(context)
-        check()
-        self.codes = decoder.codec.encode(to_unit(current), unit)
-        everywhere = torch.ones_like(self.codes, dtype=torch.bool)
-        self.coded = cell_errors(to_bytes(decoder.codec.decode(self.codes, everywhere, unit)), current, shown)
-        self.optimism = 0.993
+        self.options = Options(
+            skip=_per_block(skip),
+            motion=_per_block(self._errors(warp(self.planes, self.field))),
+            differs=(self.field[0] != self.vector.view(1, 1, 2)).any(-1).cpu().numpy(),
+            weight=_per_block(visibility(current)),
+        )
+        self._move()
+        self.optimism = 0.99
         """Error to aim at for each unit of target: what came of aiming in the last frame holds in this one."""
-        self.intra: Tensor | None = None
+        self.codes: Tensor | None = None
         self.intra_codes: Tensor | None = None
+
+    def _errors(self, frame: Tensor) -> Tensor:
+        return cell_errors(frame, self.current, self.shown)
+
+    def _move(self) -> None:
+        """Settles which blocks have vectors of their own in the context of the codes, and what errors that leaves."""
+        choice = choose(self.options, self.price)
+        while self.allowance is not None and choice.tokens > max(self.allowance, 1.0):
+            self.price *= 1.25
+            choice = choose(self.options, self.price)
+        self.moves = choice.modes == Mode.MOTION
+        moves = torch.from_numpy(self.moves).to(self.field.device).unsqueeze(-1)
+        self.context = compensate(self.planes, torch.where(moves, self.field, self.vector.view(1, 1, 1, 2)))
+        errors, own = _per_block(self._errors(self.context)), self.moves[..., np.newaxis]
+        self.left = float(errors.sum())
+        """Squared error that motion leaves."""
+        self.options.skip = np.where(own, self.options.skip, errors)  # what neighbours blend in is known now
+        self.options.motion = np.where(own, errors, self.options.motion)
+        self.options.context = errors
+
+    def _code(self) -> Tensor:
+        """Codes of all cells, int64 `[1, h, w]`; then they are among the options."""
+        if self.codes is None:
+            unit = to_unit(self.context)
+            self.check()
+            self.codes = self.decoder.codec.encode(to_unit(self.current), unit)
+            everywhere = torch.ones_like(self.codes, dtype=torch.bool)
+            coded = to_bytes(self.decoder.codec.decode(self.codes, everywhere, unit))
+            self.options.coded = _per_block(self._errors(coded))
+        return self.codes
 
     def offer_intra(self, key: Candidate) -> None:
         """Adds the blocks of a key frame to the choice."""
         assert isinstance(key.frame, IFrame)
-        self.intra = blocks_of(cell_errors(key.decoded, self.current, self.shown)).sum(-1)
+        self.options.intra = _per_block(self._errors(key.decoded)).sum(-1)
         self.intra_codes = torch.from_numpy(key.frame.codes)
-
-    def choose(self, price: float) -> tuple[Tensor, Tensor, float, int]:
-        """(modes `[bh, bw]`, marked cells `[bh, bw, 4]`, expected error, tokens) at a price per token."""
-        plain, coded, weight = blocks_of(self.errors), blocks_of(self.coded), blocks_of(self.weight)
-        marked = weight * (plain - coded) > price
-        bare_tokens = torch.where(self.moves, 1.0, SKIP_TOKENS)
-        refined_tokens = 1.0 + marked.sum(-1)
-        saved = (weight * (plain - coded) * marked).sum(-1)
-        refine = marked.any(-1) & (saved > price * (refined_tokens - bare_tokens))
-        error = torch.where(refine, torch.where(marked, coded, plain).sum(-1), plain.sum(-1))
-        tokens = torch.where(refine, refined_tokens, bare_tokens)
-        modes = torch.where(refine, int(Mode.RESIDUAL), torch.where(self.moves, int(Mode.MOTION), int(Mode.SKIP)))
-        if self.intra is not None:
-            whole = (error - self.intra) * weight.mean(-1) > price * (INTRA_TOKENS - tokens)
-            error = torch.where(whole, self.intra, error)
-            modes = torch.where(whole, int(Mode.INTRA), modes)
-        sent = marked & (modes == Mode.RESIDUAL).unsqueeze(-1)
-        return modes, sent, float(error.sum()), tokens_of(modes, sent)
 
     def price_for(self, *, error: float | None = None, tokens: float | None = None, low: float = 0.5) -> float:
         """The highest price, within 2 %, with at most `error` expected, or the lowest one with at most `tokens`.
@@ -153,8 +151,8 @@ class FramePlanner:
         """
 
         def holds(price: float) -> bool:
-            expected, taken = self.choose(price)[2:]
-            return expected <= error if error is not None else taken > (tokens or 0.0)
+            choice = choose(self.options, price)
+            return choice.error <= error if error is not None else choice.tokens > (tokens or 0.0)
 
         high = HIGHEST_PRICE
         if not holds(low):
@@ -167,14 +165,24 @@ class FramePlanner:
     def predicted(self, target: float | None, allowance: float | None) -> Candidate:
         """The P-frame that meets the target error with few tokens, or the best one within the allowance of tokens."""
         if target is not None:
-            return self._meet(target)
+            return self._by_motion(target) or self._meet(target)
         assert allowance is not None
+        self._code()
         return self.build(self.price_for(tokens=allowance))
+
+    def _by_motion(self, target: float) -> Candidate | None:
+        """The frame without a code, if it meets the target at no lower a price than the last frame's: no net runs."""
+        aim = target
+        while self.left <= target and aim > 0.9 * target:
+            found = self.build(self.price_for(error=aim, low=self.price))
+            if found.error <= target:
+                return found
+            aim -= 1.1 * (found.error - target)  # blocks that overlap are expected to do a little better or worse
+        return None
 
     def _meet(self, target: float) -> Candidate:
         """Neighbouring cells help each other, so the error is not the sum of its parts: decode, compare, aim again."""
-        if self.choose(HIGHEST_PRICE)[2] <= target:
-            return self.build(HIGHEST_PRICE)  # motion alone is good enough, exactly as expected: no net has a say
+        self._code()
         aim, best = target * self.optimism, None
         # A token that takes less than 2 % off a cell's fair share of the error is not worth sending, reached or not.
         least = max(0.5, 0.02 * target / float(self.shown.sum()) * CELL * CELL)
@@ -185,33 +193,34 @@ class FramePlanner:
                 -best.tokens if best.error <= target else -best.error,
             ):
                 best = found
-            if 0.985 * target <= found.error <= target:
+            if CLOSE * target <= found.error <= target:
                 self.optimism = aim / target
                 break
             if found.price <= least:
                 break
-            aim *= min(max((0.993 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
+            aim *= min(max((0.99 * target / max(found.error, 1.0)) ** 1.2, 0.3), 3.0)
         assert best is not None
         return best
 
     def build(self, price: float) -> Candidate:
         """Codes the frame at this price and decodes it."""
         self.check()
-        modes, marked, _, _ = self.choose(price)
-        delta = (self.field[0] - self.vector.view(1, 1, 2)) * self.moves.unsqueeze(-1)
-        has_motion = (modes == Mode.MOTION) | (modes == Mode.RESIDUAL)
-        bits = (marked * torch.tensor([1, 2, 4, 8], device=marked.device)).sum(-1)
-        intra = np.zeros((0, 4), np.int32)
+        choice = choose(self.options, price)
+        modes, marked = choice.modes, choice.marked
+        delta = (self.field[0] - self.vector.view(1, 1, 2)).cpu().numpy()
+        delta[(modes == Mode.RESIDUAL) & ~self.moves] = 0
+        codes, intra = np.zeros((0,), np.int64), np.zeros((0, 4), np.int32)
+        if self.codes is not None:
+            codes = _per_block(self.codes[0])[marked]
         if self.intra_codes is not None:
-            intra = blocks_of(self.intra_codes)[(modes == Mode.INTRA).cpu()].numpy()
+            intra = _per_block(self.intra_codes)[modes == Mode.INTRA]
         frame = PFrame(
             global_motion=(int(self.vector[0]), int(self.vector[1])),
-            modes=modes.to(torch.uint8).cpu().numpy(),
-            motion=delta[has_motion].to(torch.int8).cpu().numpy(),
-            masks=bits[modes == Mode.RESIDUAL].to(torch.uint8).cpu().numpy(),
-            residual=blocks_of(self.codes[0])[marked].to(torch.int32).cpu().numpy(),
-            intra=intra,
+            modes=modes,
+            motion=delta[(modes == Mode.MOTION) | (modes == Mode.RESIDUAL)].astype(np.int8),
+            masks=(marked @ np.array([1, 2, 4, 8]))[modes == Mode.RESIDUAL].astype(np.uint8),
+            residual=codes.astype(np.int32),
+            intra=intra.astype(np.int32),
         )
         decoded = self.decoder.predicted(frame, self.planes)
-        error = float(cell_errors(decoded, self.current, self.shown).sum())
-        return Candidate(frame, decoded, error, sum(count_frame(frame).values()), price)
+        return Candidate(frame, decoded, float(self._errors(decoded).sum()), sum(count_frame(frame).values()), price)

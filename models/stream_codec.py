@@ -24,7 +24,7 @@ NEW_CONTENT = 4.0
 RENEWED = 0.5
 """Share of the cells coded anew, over any number of frames, after which the picture may be another: a dissolve."""
 SETTLED = 0.02
-"""Share of the cells coded in a frame below which change is over; five times as much in all was worth a look then."""
+"""Share of the cells coded in a frame below which change is over; four times as much in all was worth a look then."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class StreamEncoder:
         self.since_key = 0
         self.price: float | None = None
         self.hint: Tensor | None = None
-        self.optimism = 0.993
+        self.optimism = 0.99
         self.renewed = 0
         """Cells coded since a key frame was tried: how much of the picture may have become something else."""
         self.coded = 0
@@ -103,10 +103,10 @@ class StreamEncoder:
             current, shown, self.decoder, price, self.hint, target=target, allowance=allowance, check=self.check
         )
         planner.optimism = self.optimism
-        key_tokens, key = planner.errors.numel(), None
+        key_tokens, key = shown.numel() // CELL**2, None
         if self.rate.follows_keys and target is not None:
-            unlike = float(planner.errors.sum()) > NEW_CONTENT * target
-            settled = self.coded < SETTLED * key_tokens < self.renewed / 5
+            unlike = planner.left > NEW_CONTENT * target
+            settled = self.coded < SETTLED * key_tokens < self.renewed / 4
             if unlike or settled or self.renewed > RENEWED * key_tokens:
                 key = self._key(current, shown, samples)
                 target = self.rate.target_error(samples)
