@@ -7,6 +7,8 @@ into what its neighbours' vectors predict there (Orchard and Sullivan, 1994). Al
 where float32 is exact too: a predicted frame is the same, bit for bit, on every device.
 """
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,26 +91,23 @@ def luma(frame: Tensor) -> Tensor:
     return torch.floor((2 * red + 5 * green + blue + 4) / 8)
 
 
-def _block_means(values: Tensor) -> Tensor:
-    return F.avg_pool2d(values, BLOCK).squeeze(1)
-
-
 def _coarse_search(current: Tensor, reference: Tensor, reach: int = 8) -> Tensor:
     """Full search at quarter size, +-4 * reach pixels. Returns half-pel vectors `[B, H/16, W/16, 2]`."""
     small, base = F.avg_pool2d(current, 4), F.avg_pool2d(reference, 4)
-    H, W = small.shape[2:]
+    B, _, H, W = small.shape
     padded = F.pad(base, (reach,) * 4, mode="replicate")
-    best = torch.full((small.shape[0], H // 4, W // 4), torch.inf, device=current.device)
+    shifts = torch.arange(-reach, reach + 1, device=current.device)
+    best = torch.full((B, H // 4, W // 4), torch.inf, device=current.device)
     motion = torch.zeros(*best.shape, 2, dtype=torch.long, device=current.device)
     for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            difference = (small - padded[:, :, reach + dy : reach + dy + H, reach + dx : reach + dx + W]).abs()
-            # Windows reach two samples beyond the 4x4 of their block: fewer vectors that fit by chance.
-            cost = F.avg_pool2d(difference, 8, 4, padding=2, count_include_pad=False).squeeze(1)
-            cost = cost + 0.05 * (abs(dy) + abs(dx)) ** 0.5
-            better = cost < best
-            best = torch.where(better, cost, best)
-            motion[better] = torch.tensor((8 * dy, 8 * dx), device=current.device)
+        row = padded[:, 0, reach + dy : reach + dy + H].unfold(2, W, 1).permute(0, 2, 1, 3)  # [B, shifts, H, W]
+        # Windows reach two samples beyond the 4x4 of their block: fewer vectors that fit by chance.
+        costs = F.avg_pool2d((small - row).abs(), 8, 4, padding=2, count_include_pad=False)
+        cost, index = (costs + 0.05 * (abs(dy) + shifts.abs()).sqrt().view(1, -1, 1, 1)).min(1)
+        better = cost < best
+        best = torch.where(better, cost, best)
+        found = torch.stack([torch.full_like(index, 8 * dy), 8 * shifts[index]], -1)
+        motion = torch.where(better.unsqueeze(-1), found, motion)
     return motion
 
 
@@ -122,19 +121,40 @@ def _common_vectors(motion: Tensor, most: int) -> Tensor:
     return torch.stack(found)
 
 
+def _better(motion: Tensor, best: Tensor, field: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Per block, the cheaper of two vectors and its cost."""
+    better = cost < best
+    return torch.where(better.unsqueeze(-1), field, motion), torch.where(better, cost, best)
+
+
 class MotionSearch:
     """Finds the vectors that predict a frame from a reconstructed one. Batched; nothing is remembered between calls."""
 
     def __init__(self, current: Tensor, planes: Tensor):
         """current: uint8 RGB `[B, 3, H, W]`; planes: half_pel_planes of the reference."""
-        self.current = luma(current)
-        self.planes = luma(planes)
-        B, _, H, W = self.current.shape
-        self.grid = (B, H // BLOCK, W // BLOCK)
+        B, _, H, W = current.shape
+        self.grid, self.size = (B, H // BLOCK, W // BLOCK), (H, W)
+        self.current, self.planes = luma(current), luma(planes)
+        self.blocks = self.current.view(B, H // BLOCK, BLOCK, W // BLOCK, BLOCK).transpose(2, 3).contiguous()
+
+    def _fetch(self, motion: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
+        """Warped pixels `[B, bh, bw, height, width]` from the corner of each block on, by one vector a block."""
+        (H, W), device = self.size, motion.device
+        dy, dx = motion[..., 0], motion[..., 1]
+        top = torch.arange(0, H, BLOCK, device=device).view(-1, 1) + (dy >> 1)
+        left = torch.arange(0, W, BLOCK, device=device) + (dx >> 1)
+        y = (top.unsqueeze(-1) + torch.arange(height, device=device)).clamp(0, H - 1)
+        x = (left.unsqueeze(-1) + torch.arange(width, device=device)).clamp(0, W - 1)
+        rows = (((dy & 1) * 2 + (dx & 1)).unsqueeze(-1) * H + y) * W
+        place = rows.unsqueeze(-1) + x.unsqueeze(-2)
+        return self.planes.flatten(1).gather(1, place.flatten(1)).view(place.shape)
+
+    def _differ(self, fetched: Tensor) -> Tensor:
+        return (self.blocks - fetched).abs().mean((-1, -2))
 
     def cost(self, motion: Tensor) -> Tensor:
         """Mean absolute difference per block `[B, bh, bw]`, in grey levels."""
-        return _block_means((self.current - warp(self.planes, motion)).abs())
+        return self._differ(self._fetch(motion.long()))
 
     def uniform(self, vector: Tensor) -> Tensor:
         """One vector `[B, 2]` for all blocks -> a field `[B, bh, bw, 2]`."""
@@ -160,17 +180,21 @@ class MotionSearch:
         return vector, vector.view(-1, 1, 1, 2) + (motion - vector.view(-1, 1, 1, 2)).clamp(-REACH, REACH)
 
     def _keep_better(self, motion: Tensor, best: Tensor, field: Tensor, bias: float) -> tuple[Tensor, Tensor]:
-        cost = self.cost(field) + bias
-        better = cost < best
-        return torch.where(better.unsqueeze(-1), field, motion), torch.where(better, cost, best)
+        return _better(motion, best, field, self.cost(field) + bias)
 
     def _refine(self, motion: Tensor, best: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        centre = motion
-        for dy in (-step, 0, step):
-            for dx in (-step, 0, step):
-                if dy or dx:
-                    moved = centre + torch.tensor((dy, dx), device=motion.device)
-                    motion, best = self._keep_better(motion, best, moved, 0.01)
+        """Tries the eight vectors that are `step` away along one axis or both."""
+        centre, tiles = motion, {}
+        for down, across in [(step, step)] if step % 2 == 0 else [(1, 1), (1, 0), (0, 1)]:
+            # What lies on one half-pel plane is read at once, as a larger block of which each vector sees a part.
+            corner = centre - torch.tensor((down, across), device=motion.device)
+            tile = self._fetch(corner, BLOCK + down, BLOCK + across)
+            for y, x in product({0, down // 2, down}, {0, across // 2, across}):
+                tiles[2 * y - down, 2 * x - across] = tile[..., y : y + BLOCK, x : x + BLOCK]
+        for dy, dx in product((-step, 0, step), repeat=2):
+            if dy or dx:
+                moved = centre + torch.tensor((dy, dx), device=motion.device)
+                motion, best = _better(motion, best, moved, self._differ(tiles[dy, dx]) + 0.01)
         return motion, best
 
     def _global(self, motion: Tensor, best: Tensor) -> Tensor:
