@@ -10,7 +10,7 @@ import torch
 import tokenreel
 from tokenreel.models.motion import compensate, half_pel_planes
 from tokenreel.models.quantizers import FSQ
-from tokenreel.tokens import accounting, bitstream, video_tokens
+from tokenreel.tokens import accounting, bitstream, range_coder, version1, video_tokens
 from tokenreel.tokens.bitstream import tokens_to_bytes
 
 PAGE = (Path(tokenreel.__file__).parent / "docs" / "token_format.md").read_text(encoding="utf-8")
@@ -74,13 +74,29 @@ def test_code_is_the_index_of_section_5():
 
 def test_fields_are_those_of_section_2():
     named = [name for row in table(2) for name in row[0].split(", ")]
-    assert sorted(named) == sorted(bitstream._FIELDS)
+    assert sorted(named) == sorted(bitstream.FIELDS["2"])
 
 
 @pytest.mark.parametrize(("codes", "type_of_codes"), [(65536, "U16"), (65537, "U32")])
-def test_arrays_are_those_of_section_3(codes, type_of_codes):
-    rows = [(name, type_of_codes if dtype == "C" else dtype) for _, name, dtype, *_ in table(3)]
-    assert rows == list(bitstream._layout(codes).items())
+def test_arrays_are_those_of_section_11(codes, type_of_codes):
+    rows = [(name, type_of_codes if dtype == "C" else dtype) for _, name, dtype, *_ in table(11)]
+    assert rows == list(version1.layout(codes).items())
+
+
+def test_coder_is_that_of_section_3():
+    text = section(3)
+    knots = [int(value) for line in re.findall(r"^    ([\d ]+)$", text, re.MULTILINE) for value in line.split()]
+
+    def squash(x):
+        j, f = (x + 2048) >> 7, (x + 2048) & 127
+        return (knots[j] * (128 - f) + knots[j + 1] * f + 64) >> 7
+
+    assert tuple(squash(x) for x in range(-2047, 2048)) == range_coder.SQUASH
+    least = [next((x for x in range(-2047, 2048) if squash(x) >= q), 2047) for q in range(0, 4096, 5)]
+    assert range_coder.STRETCH[::5] == tuple(least)
+    assert tuple(65536 * 5 // (5 * n + 8) for n in range(121)) == range_coder.RATE
+    for fact in ("up to 120.", "`max(p, 32)`", f"weights, {range_coder.WEIGHT} each", f"- m) * {range_coder.STEP}`"):
+        assert fact in text
 
 
 def test_symbols_are_those_of_section_5():

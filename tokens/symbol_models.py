@@ -156,7 +156,7 @@ class _Field:
         size = (blocks[0] + 2) * self.row
         self.modes, self.masks = bytearray(size), bytearray(size)
         self.past = bytearray(size)
-        """Whether the block was skipped in this frame (bit 0) and the two before it."""
+        """Whether the block was other than SKIP in this frame (bit 0) and in the two before it."""
         self.vectors: dict[int, tuple[int, int]] = {}
         """Deltas of the blocks that have one."""
         self.motion: tuple[int, int] = (0, 0)
@@ -181,8 +181,8 @@ class Blocks:
         self._skip = [layout.take(size)[0] for size in (32, 120, 128)], layout.mix(5)
         self._intra = [layout.take(size)[0] for size in (16, 64, 16)], layout.mix()
         self._coded = [layout.take(size)[0] for size in (16, 64, 16)], layout.mix()
-        self._length = [[layout.take(size, 8)[0] for size in (100, 60, 70)] for _ in range(2)], layout.mix(2)
-        self._sign = [[layout.take(size)[0] for size in (100, 60, 70)] for _ in range(2)], layout.mix(2)
+        self._length = [[layout.take(size, 8)[0] for size in (100, 60, 56)] for _ in range(2)], layout.mix(2)
+        self._sign = [[layout.take(size)[0] for size in (100, 60, 56)] for _ in range(2)], layout.mix(2)
         self._below = layout.take(14, 64)[0]
         self._mask = [layout.take(size)[0] for size in (64, 128, 64)], layout.mix(CELLS)
 
@@ -246,23 +246,21 @@ class Blocks:
         (field, before), row = fields, fields[0].row
         near = at - 1, at - row, at - row + (1 if (at + 2) % row else -1)  # above right, at the edge above left
         vectors = [field.vectors.get(place, _STILL) for place in near]
+        guesses = [_median(*sides) for sides in zip(*vectors, strict=True)]
         last = before.vectors.get(at)
         result: list[int] = []
         for axis in range(2):
-            left, above, right = (vector[axis] for vector in vectors)
-            guess = _median(left, above, right)
+            (left, above, right), guess = (vector[axis] for vector in vectors), guesses[axis]
             a = _near(left - guess) * 10 + _near(above - guess)
             b = (_near(last[axis] + before.motion[axis] - field.motion[axis] - guess) if last else 9) * 6
-            b += 5 if axis == 0 else min(max(result[0] - _median(*(v[0] for v in vectors)), -2), 2) + 2
-            c = min(abs(left - above) + abs(above - right), 1023).bit_length() * 7 + min(max(guess, -3), 3) + 3
+            b += 5 if axis == 0 else min(max(result[0] - guesses[0], -2), 2) + 2
+            c = (abs(left - above) + abs(above - right)).bit_length() * 7 + min(max(guess, -3), 3) + 3
             first, mix = self._length[0][axis], self._length[1] + axis
             size = abs(delta[axis] - guess)
-            length = coder.digit(
-                size.bit_length(), 7, first[0] + 8 * a, first[1] + 8 * b, first[2] + 8 * min(c, 69), mix
-            )
+            length = coder.digit(size.bit_length(), 7, first[0] + 8 * a, first[1] + 8 * b, first[2] + 8 * c, mix)
             if length:
                 first, mix = self._sign[0][axis], self._sign[1] + axis
-                places = first[0] + 2 * a, first[1] + 2 * b, first[2] + 2 * min(c, 69)
+                places = first[0] + 2 * a, first[1] + 2 * b, first[2] + 2 * c
                 negative = coder.digit(int(delta[axis] < guess), 2, *places, mix)
                 size &= (1 << (length - 1)) - 1
                 if length > 1:
