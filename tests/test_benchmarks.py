@@ -276,13 +276,15 @@ class TestReadme:
 
     def test_results_are_of_these_weights(self):
         """A figure of other weights is not a figure."""
-        from tokenreel.models.checkpoint import load_tokenizer
+        from tokenreel.models.checkpoint import file_digest, list_tokenizers, load_tokenizer
 
         tokenizer = load_tokenizer()
-        for name in ("tokens", "memory"):
+        clip_tokenizers = list_tokenizers(kinds=["video_tokenizer"]).values()
+        now = {tokenizer.digest, tokenizer.codec_digest, *map(file_digest, clip_tokenizers)}
+        for name in ("tokens", "speed", "memory"):
             result = results.read_result(name)
             if result is not None:
-                assert set(result["weights"].values()) == {tokenizer.digest, tokenizer.codec_digest}
+                assert set(result["weights"].values()) == now, name
 
     def test_results_name_no_folder(self):
         for path in results.RESULTS.glob("*.json"):
