@@ -174,8 +174,8 @@ def _rate_plot(findings: Findings) -> str:
         lines, x_label="bits per pixel (logarithmic)", y_label="PSNR, dB", log_x=True, title="Rate and quality"
     )
     return f"""<figure>{plot}<figcaption>Up and left is better. All on the same frames. Our bits are raw, 16 for every
-token, before the entropy coding that our files and the others have. Theirs count packets without the container; x264 runs with
-<code>tune=psnr</code>, in 4:2:0 like MJPEG. {_verdict(findings)}</figcaption></figure>"""
+token, before the entropy coding that our files and the others have. Theirs count packets without the container; x264
+runs with <code>tune=psnr</code>, in 4:2:0 like MJPEG. {_verdict(findings)}</figcaption></figure>"""
 
 
 def _verdict(findings: Findings) -> str:

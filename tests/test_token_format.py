@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from token_page_reader import PageReader
 
 import tokenreel
 from tokenreel.models.motion import compensate, half_pel_planes
 from tokenreel.models.quantizers import FSQ
 from tokenreel.tokens import accounting, bitstream, range_coder, version1, video_tokens
 from tokenreel.tokens.bitstream import tokens_to_bytes
+from tokenreel.tokens.video_tokens import CFrame, IFrame
 
 PAGE = (Path(tokenreel.__file__).parent / "docs" / "token_format.md").read_text(encoding="utf-8")
 
@@ -97,6 +99,34 @@ def test_coder_is_that_of_section_3():
     assert tuple(65536 * 5 // (5 * n + 8) for n in range(121)) == range_coder.RATE
     for fact in ("up to 120.", "`max(p, 32)`", f"weights, {range_coder.WEIGHT} each", f"- m) * {range_coder.STEP}`"):
         assert fact in text
+
+
+@pytest.mark.parametrize("name", ["golden_v2.tokens", "golden_v2_groups.tokens", "noise", "odd levels"])
+def test_a_reader_that_follows_section_3_reads_files(random_tokens, name):
+    if name.endswith(".tokens"):
+        tokens = bitstream.read_tokens(Path(__file__).parent / "data" / name)
+    else:
+        tokens = random_tokens(5, frames=9, levels=(100, 3, 1000) if name == "odd levels" else (8, 5, 5))
+    data = tokens_to_bytes(tokens)
+    payload = data[8 + int.from_bytes(data[:8], "little") :]
+    reader = PageReader(payload, tokens.levels, (tokens.grid[0] // 2, tokens.grid[1] // 2))
+    assert reader.times(len(tokens.pts)) == list(tokens.pts)
+    for frame in tokens.frames:
+        if isinstance(frame, CFrame):
+            assert reader.codes_of_grid() == frame.codes.tolist()
+            continue
+        kind, *found = reader.frame()
+        if isinstance(frame, IFrame):
+            assert kind == "I" and found[0] == frame.codes.tolist()
+        elif kind == "still":
+            assert not frame.modes.any() and frame.global_motion == (0, 0)
+        else:
+            motion, modes, deltas, masks, residual, intra = found
+            assert (motion, list(modes.values())) == (frame.global_motion, frame.modes.ravel().tolist())
+            assert [list(delta) for delta in deltas] == frame.motion.tolist() and masks == frame.masks.tolist()
+            assert residual == frame.residual.tolist() and intra == frame.intra.ravel().tolist()
+    rest = payload[reader.at :]
+    assert rest == (bytes([-(-reader.low >> 24)]) if reader.low else b"")
 
 
 def test_symbols_are_those_of_section_5():
