@@ -1,5 +1,6 @@
 """Key frames, motion and residual: Encode Motion and Residual Tokens."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,33 @@ import torch
 from ..host import resources
 from ..host.api import io
 from ..tokens.accounting import block_costs
-from ..tokens.video_tokens import BLOCK, VideoTokens
+from ..tokens.video_tokens import BLOCK, PFrame, VideoTokens
 from . import types
 from .reports import describe_encoding
 from .sources import clip_sockets, clip_widgets, open_clip
 from .tokenizing import encode_with_progress
 
 _MATCH = "match key frames"
-_MOST_MASK = 1 << 30  # bytes: a minute of 720p would take 6 GB, for an output that may not even be wired
+_MOST_BYTES = 1 << 30  # of an output: a minute of 720p would take 6 GB as a mask, and it may not even be wired
+
+
+def _outputs() -> list[Any]:
+    return [
+        types.VideoTokens.Output(display_name="tokens", tooltip="The clip as tokens, with its time stamps."),
+        io.Mask.Output(
+            display_name="change",
+            tooltip="One mask for each frame, of its size: 1 where a 16x16 block needed tokens, 0 where the "
+            "frame before was enough. Key frames are 1 everywhere. A clip whose masks would pass 1 GB gets "
+            "one value per block instead.",
+        ),
+        io.String.Output(display_name="report", tooltip="What was spent on what, and how good the decoded frames are."),
+        types.MotionField.Output(
+            display_name="motion",
+            tooltip="Where each pixel was in the frame before: a tensor of (dx, dy) in pixels for each frame, "
+            "of its size, one vector in each 16x16 block. Key frames are 0. A clip whose vectors would pass "
+            "1 GB gets one vector per block instead.",
+        ),
+    ]
 
 
 class EncodeResidual(io.ComfyNode):
@@ -69,18 +89,7 @@ class EncodeResidual(io.ComfyNode):
                 ),
                 *clip_widgets(),
             ],
-            outputs=[
-                types.VideoTokens.Output(display_name="tokens", tooltip="The clip as tokens, with its time stamps."),
-                io.Mask.Output(
-                    display_name="change",
-                    tooltip="One mask for each frame, of its size: 1 where a 16x16 block needed tokens, 0 where the "
-                    "frame before was enough. Key frames are 1 everywhere. A clip whose masks would pass 1 GB gets "
-                    "one value per block instead.",
-                ),
-                io.String.Output(
-                    display_name="report", tooltip="What was spent on what, and how good the decoded frames are."
-                ),
-            ],
+            outputs=_outputs(),
         )
 
     @classmethod
@@ -100,20 +109,45 @@ class EncodeResidual(io.ComfyNode):
         knob = {"quality": {"quality": quality}, "budget": {"budget": budget}}.get(control, {})
         with open_clip(video, images, fps=fps, size=size, crop=crop) as clip:
             encoded = encode_with_progress(clip, tokenizer, mode="stream", max_gop=max_gop, **knob)
-        mask, report = change_mask(encoded.tokens), describe_encoding(encoded.report)
-        if mask.shape[2] != encoded.tokens.width:
-            report += f"\nchange has one value per 16x16 block ({mask.shape[2]}x{mask.shape[1]}): the clip is long."
-        return io.NodeOutput(encoded.tokens, mask, report)
+        mask, motion, report = (
+            change_mask(encoded.tokens),
+            motion_field(encoded.tokens),
+            describe_encoding(encoded.report),
+        )
+        for name, output in (("change", mask), ("motion", motion)):
+            if output.shape[2] != encoded.tokens.width:
+                grid = f"{output.shape[2]}x{output.shape[1]}"
+                report += f"\n{name} has one value per 16x16 block ({grid}): the clip is long."
+        return io.NodeOutput(encoded.tokens, mask, report, motion)
+
+
+def _output(tokens: VideoTokens, *channels: int) -> torch.Tensor:
+    """An empty tensor of the frames' size, or with one value a block where that would pass _MOST_BYTES."""
+    T, H, W = len(tokens.frames), tokens.height, tokens.width
+    if T * H * W * 4 * math.prod(channels) > _MOST_BYTES:
+        H, W = -(-H // BLOCK), -(-W // BLOCK)
+    return torch.zeros((T, H, W, *channels), dtype=resources.image_dtype(), device=resources.image_device())
+
+
+def _fill(output: torch.Tensor, blocks: np.ndarray) -> None:
+    """Writes `[bh, bw, ...]` to an output of the frame's size or of the grid's."""
+    height, width = output.shape[:2]
+    side = 1 if (height, width) == blocks.shape[:2] else BLOCK
+    output.copy_(torch.from_numpy(blocks.repeat(side, 0).repeat(side, 1)[:height, :width].copy()))
 
 
 def change_mask(tokens: VideoTokens) -> torch.Tensor:
-    """MASK `[T, H, W]`: 1 where a block took tokens, else 0; one value a block where that would pass _MOST_MASK."""
-    T, H, W = len(tokens.frames), tokens.height, tokens.width
-    whole = T * H * W * 4 <= _MOST_MASK
-    side = BLOCK if whole else 1
-    shape = (T, H, W) if whole else (T, -(-H // BLOCK), -(-W // BLOCK))
-    mask = torch.empty(shape, dtype=resources.image_dtype(), device=resources.image_device())
-    for index, frame in enumerate(tokens.frames):
-        blocks = (block_costs(frame) > 0).repeat(side, 0).repeat(side, 1)
-        mask[index] = torch.from_numpy(np.ascontiguousarray(blocks[: shape[1], : shape[2]]))
+    """MASK `[T, H, W]`: 1 where a block took tokens, else 0."""
+    mask = _output(tokens)
+    for output, frame in zip(mask, tokens.frames, strict=True):
+        _fill(output, block_costs(frame) > 0)
     return mask
+
+
+def motion_field(tokens: VideoTokens) -> torch.Tensor:
+    """MOTION_FIELD `[T, H, W, 2]`, (dx, dy) in pixels from each pixel to its source in the frame before."""
+    field = _output(tokens, 2)
+    for output, frame in zip(field, tokens.frames, strict=True):
+        if isinstance(frame, PFrame):
+            _fill(output, frame.motion_field()[..., ::-1] / 2)
+    return field

@@ -372,7 +372,7 @@ class TestEncodeVideo:
 
 class TestEncodeResidual:
     def test_change_is_where_tokens_are(self, video, tokenizer):
-        tokens, change, report = encode_residual(tokenizer, video=video).args
+        tokens, change, report, _ = encode_residual(tokenizer, video=video).args
         assert change.shape == (FRAMES, HEIGHT, WIDTH) and change[0].min() == 1
         assert set(change.unique().tolist()) <= {0.0, 1.0}
         for mask, frame in zip(change, tokens.frames, strict=True):
@@ -404,8 +404,9 @@ class TestEncodeResidual:
         assert len(tokens.gops) == FRAMES
 
     def test_odd_size(self, tokenizer, reel):
-        tokens, change, _ = encode_residual(tokenizer, images=uint8_to_image(reel[:3, :33, :21])).args
-        assert (tokens.width, tokens.height) == (21, 33) and change.shape == (3, 33, 21)
+        tokens, change, _, motion = encode_residual(tokenizer, images=uint8_to_image(reel[:3, :33, :21])).args
+        assert (tokens.width, tokens.height) == (21, 33)
+        assert change.shape == (3, 33, 21) and motion.shape == (3, 33, 21, 2)
 
     def test_tokenizer_without_codec(self, session, video, models, tmp_path):
         (tmp_path / "alone.safetensors").write_bytes((models / "tiny.safetensors").read_bytes())
@@ -424,10 +425,39 @@ class TestEncodeResidual:
         """Non-regression: a minute of 720p took 6 GB for the mask alone."""
         tokens = random_tokens(7, width=50, height=40, frames=3)
         whole = residual.change_mask(tokens)
-        monkeypatch.setattr(residual, "_MOST_MASK", 3 * 50 * 40 * 4 - 1)
+        monkeypatch.setattr(residual, "_MOST_BYTES", 3 * 50 * 40 * 4 - 1)
         small = residual.change_mask(tokens)
         assert whole.shape == (3, 40, 50) and small.shape == (3, 3, 4)
         assert torch.equal(whole[:, ::16, ::16], small)
+
+    @pytest.mark.parametrize("step", [(0, 3), (2, -4)])
+    def test_motion_of_a_translated_picture(self, trained_tokenizer, texture, step):
+        """Content moves `step` = (down, right) pixels a frame: a pixel was that much further up and left before."""
+        down, right = step
+        scene = texture(96 + 16, 112 + 16)
+        frames = np.stack([scene[8 - i * down :, 8 - i * right :][:96, :112] for i in range(3)])
+        motion = encode_residual(trained_tokenizer, images=uint8_to_image(frames), max_gop=2)[3]
+        assert motion.shape == (3, 96, 112, 2) and motion.dtype == torch.float32
+        assert not motion[0].any() and not motion[2].any()  # key frames
+        off = (motion[1, 16:80, 16:96] - torch.tensor([-right, -down])).abs()
+        assert (off <= 0.5).all(-1).float().mean() > 0.9  # to half a pixel: the frame before was decoded from tokens
+
+    def test_motion_is_that_of_the_blocks(self, random_tokens, monkeypatch):
+        tokens = random_tokens(7, width=50, height=40, frames=3)
+        whole = residual.motion_field(tokens)
+        for field, frame in zip(whole[1:], tokens.frames[1:], strict=True):
+            dx, dy = field[::16, ::16].unbind(-1)
+            assert np.array_equal(torch.stack([dy, dx], -1) * 2, frame.motion_field())
+        monkeypatch.setattr(residual, "_MOST_BYTES", 3 * 50 * 40 * 8 - 1)
+        small = residual.motion_field(tokens)
+        assert whole.shape == (3, 40, 50, 2) and small.shape == (3, 3, 4, 2)
+        assert torch.equal(whole[:, ::16, ::16], small)
+
+    def test_report_tells_of_outputs_that_were_too_large(self, video, tokenizer, monkeypatch):
+        monkeypatch.setattr(residual, "_MOST_BYTES", FRAMES * HEIGHT * WIDTH * 4)
+        _, change, report, motion = encode_residual(tokenizer, video=video).args
+        assert change.shape == (FRAMES, HEIGHT, WIDTH) and motion.shape[1:] == (-(-HEIGHT // 16), -(-WIDTH // 16), 2)
+        assert "motion has one value per 16x16 block" in report and "change has" not in report
 
 
 class TestDecodeTokens:
@@ -584,7 +614,7 @@ class TestMeasureQuality:
         assert output.ui["text"] == (report,) and len(output.ui["images"]) == 1
 
     def test_same_as_the_encoder_says(self, video, tokenizer):
-        tokens, _, encoded = encode_residual(tokenizer, video=video).args
+        tokens, _, encoded, _ = encode_residual(tokenizer, video=video).args
         decoded = DecodeTokens.execute(tokens, True, False, tokenizer=tokenizer)[0]
         assert f"{MeasureQuality.execute(video, decoded)[1]:.2f} dB PSNR" in encoded
 

@@ -183,8 +183,8 @@ class TestStandalone:
 
     def test_tokens_are_those_that_were_encoded(self, standalone):
         path = next(path for path in standalone.files if path.suffix == ".tokens")
-        tokens, change, report = standalone.values["4"]
-        assert read_tokens(path) == tokens and len(change) == len(tokens.frames)
+        tokens, change, report, motion = standalone.values["4"]
+        assert read_tokens(path) == tokens and len(change) == len(motion) == len(tokens.frames)
         assert (tokens.width, tokens.height) == (96, 64)
         assert standalone.texts["12"] == report
 
