@@ -206,11 +206,11 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def readme_with_tables(text: str, folder: Path = RESULTS) -> str:
     """The README's text with its tables made anew, between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
     for name, make in TABLES.items():
-        result = read_result(name, folder)
-        content = make(result) if result else "Not measured yet."
         pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
         if not re.search(pattern, text, flags=re.DOTALL):
             raise ValueError(f"The README has no lines '<!-- {name}: begin -->' and '<!-- {name}: end -->'. Add them.")
+        result = read_result(name, folder)
+        content = make(result) if result else "Not measured yet."
         text = re.sub(pattern, lambda m, content=content: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
     return text
 
