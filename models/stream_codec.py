@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tokens.video_tokens import BLOCK, CELL, Frame, IFrame, PFrame, VideoTokens
+from ..tokens.video_tokens import BLOCK, CELL, CFrame, Frame, IFrame, PFrame, VideoTokens
 from .checkpoint import AnyTokenizer, VideoTokenizer
 from .frame_decoder import FrameDecoder, pad_to_blocks, to_unit, visible
 from .frame_planner import Candidate, FramePlanner, key_candidate
@@ -226,7 +226,9 @@ def decode_stream(
     decoder = FrameDecoder(tokenizer)
     first = max(gop.start for gop in tokens.gops if gop.start <= start)
     for i in range(first, stop):
-        decoded = decoder.decode(tokens.frames[i])
+        frame = tokens.frames[i]
+        assert not isinstance(frame, CFrame)  # groups have the digest of a tokenizer of their own
+        decoded = decoder.decode(frame)
         if i >= start:
             yield visible(decoded, tokens.height, tokens.width)
 

@@ -203,8 +203,8 @@ class CausalVideoTokenizer(nn.Module):
         for mine, donor in zip((self.encoder, self.decoder), theirs, strict=True):
             for layer, source in _pairs(mine, donor):
                 layer.load_state_dict(source.state_dict(), strict=False)
-        for details in (self.encoder[0].details, self.decoder[-1].details):
-            for parameter in details.parameters():
+        for name, parameter in self.named_parameters():
+            if "details" in name:
                 nn.init.zeros_(parameter)
 
 
