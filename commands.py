@@ -93,7 +93,7 @@ def encode(args: argparse.Namespace, tell: Tell) -> Facts:
         )
     for warning in clip.reader.warnings:
         tell(f"note: {args.video}: {warning}")
-    return {**encoded.report, "file_bytes": write_tokens(target, encoded.tokens)}
+    return {**encoded.report, "file_bytes": write_tokens(target, encoded.tokens, check=resources.check_cancelled)}
 
 
 def decode(args: argparse.Namespace, tell: Tell) -> Facts:
@@ -104,7 +104,7 @@ def decode(args: argparse.Namespace, tell: Tell) -> Facts:
     from .tokens.bitstream import read_tokens
 
     target = _output(args.output, VIDEO_SUFFIXES, args.tokens)
-    tokens = read_tokens(os.path.abspath(args.tokens))
+    tokens = read_tokens(os.path.abspath(args.tokens), check=resources.check_cancelled)
     tokenizer = _tokenizer_of(tokens, args.tokenizer)
     with resources.progress(len(tokens.pts), "decode") as bar:
         written = decode_to_file(

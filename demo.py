@@ -135,7 +135,7 @@ class _Demo:
         single = self._encode("every frame", mode="frames")
         stream = self._encode("stream")
         tokens_path = self.work / f"{self.source.name}.tokens"
-        file_bytes = write_tokens(tokens_path, stream.tokens)
+        file_bytes = write_tokens(tokens_path, stream.tokens, check=resources.check_cancelled)
         self.tell("Decoding, and drawing where the tokens went.")
         decoded, decode_seconds = self._decode(stream)
         self.tell("Measuring other rates and other codecs on the same frames.")
