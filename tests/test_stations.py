@@ -234,7 +234,7 @@ class TestMeasuring:
 class TestRefusals:
     def test_modes_and_knobs(self, tiny_tokenizer, frames):
         clip = ImageClip(uint8_to_image(frames), Fraction(12))
-        with pytest.raises(ValueError, match=r"Invalid mode \('gif'\). Supported modes are 'stream' and 'frames'"):
+        with pytest.raises(ValueError, match=r"Invalid mode \('gif'\). Supported modes are 'stream', 'frames', 'clip'"):
             encode_clip(clip, tiny_tokenizer, mode="gif")
         with pytest.raises(ValueError, match="takes neither a quality nor a budget"):
             encode_clip(clip, tiny_tokenizer, mode="frames", quality=30)
