@@ -89,13 +89,13 @@ def _group_tokens(seed=0, *, frames=6, **kind):
     return replace(tokens, frames=groups)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def group_tokens():
     """Makes VideoTokens of CFrames: `group_tokens(3, width=64, height=48, frames=5)`."""
     return _group_tokens
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_tokens():
     """Makes VideoTokens from a seed: `random_tokens(3, width=64, height=48, frames=5)`."""
     return _random_tokens

@@ -33,11 +33,9 @@ def golden(request):
 
 
 @pytest.fixture(scope="module")
-def small_bytes():
+def small_bytes(random_tokens):
     """A file of two small frames, to be damaged in every place."""
-    from conftest import _random_tokens
-
-    return tokens_to_bytes(_random_tokens(4, width=40, height=30, frames=3))
+    return tokens_to_bytes(random_tokens(4, width=40, height=30, frames=3))
 
 
 class TestRoundTrip:
