@@ -105,7 +105,7 @@ def _each_clip(result: dict[str, Any]) -> str:
             f"{clip['stream']['tokens']:,}",
             _percent(clip["ratio"]),
             f"{clip['stream']['file_bytes']:,}",
-            *("" if clip["bd_rate"][codec] is None else f"{clip['bd_rate'][codec]:+.0f} %" for codec in codecs),
+            *("" if clip["bd_rate"][codec] is None else f"{round(clip['bd_rate'][codec]):+d} %" for codec in codecs),
         ]
         for clip in result["clips"]
     ]
@@ -247,7 +247,7 @@ def _times(numbers: dict[str, Any]) -> str:
 def _signed(numbers: dict[str, Any]) -> str:
     if numbers["median"] is None:
         return "no overlap"
-    return f"{numbers['median']:+.0f} % / {numbers['mean']:+.0f} % ({numbers['clips']})"
+    return f"{round(numbers['median']):+d} % / {round(numbers['mean']):+d} % ({numbers['clips']})"
 
 
 def _percent(value: float) -> str:
