@@ -4,11 +4,12 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -93,8 +94,39 @@ def load_checkpoint(path: Path, kind: str, operations: ModuleType | Any = nn) ->
     return model.eval()
 
 
+Own = TypeVar("Own", bound="_Tokenizer")
+
+
+class _Tokenizer(ABC):
+    """What both kinds of tokenizers tell of themselves."""
+
+    @property
+    @abstractmethod
+    def networks(self) -> list[nn.Module]:
+        """The one that makes the tokens first."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        config: Any = self.networks[0].config
+        return config.levels
+
+    @property
+    def codebook_size(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks[0].parameters()).device
+
+    def to(self: Own, device: torch.device) -> Own:
+        """Moves the networks, in place, to the device and to the memory layout that convolutions like best."""
+        for network in self.networks:
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+
 @dataclass(frozen=True)
-class VideoTokenizer:
+class VideoTokenizer(_Tokenizer):
     """What the VIDEO_TOKENIZER socket carries: the key-frame tokenizer and, where there is one, its residual codec."""
 
     image: ImageTokenizer
@@ -106,27 +138,12 @@ class VideoTokenizer:
     codec_digest: str = ""
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        return self.image.config.levels
-
-    @property
-    def codebook_size(self) -> int:
-        return math.prod(self.levels)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.image.parameters()).device
-
-    def to(self, device: torch.device) -> "VideoTokenizer":
-        """Moves both networks, in place, to the device and to the memory layout that convolutions like best."""
-        for network in (self.image, self.residual):
-            if network is not None:
-                network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
+    def networks(self) -> list[nn.Module]:
+        return [self.image] if self.residual is None else [self.image, self.residual]
 
 
 @dataclass(frozen=True)
-class ClipTokenizer:
+class ClipTokenizer(_Tokenizer):
     """What the VIDEO_TOKENIZER socket carries for a tokenizer of whole clips, which needs no residual codec."""
 
     network: CausalVideoTokenizer
@@ -137,21 +154,8 @@ class ClipTokenizer:
     codec_digest: str = ""
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        return self.network.config.levels
-
-    @property
-    def codebook_size(self) -> int:
-        return math.prod(self.levels)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    def to(self, device: torch.device) -> "ClipTokenizer":
-        """Moves the network, in place, to the device and to the memory layout that convolutions like best."""
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
 
 
 AnyTokenizer = VideoTokenizer | ClipTokenizer

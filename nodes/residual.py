@@ -109,11 +109,8 @@ class EncodeResidual(io.ComfyNode):
         knob = {"quality": {"quality": quality}, "budget": {"budget": budget}}.get(control, {})
         with open_clip(video, images, fps=fps, size=size, crop=crop) as clip:
             encoded = encode_with_progress(clip, tokenizer, mode="stream", max_gop=max_gop, **knob)
-        mask, motion, report = (
-            change_mask(encoded.tokens),
-            motion_field(encoded.tokens),
-            describe_encoding(encoded.report),
-        )
+        mask, motion = change_mask(encoded.tokens), motion_field(encoded.tokens)
+        report = describe_encoding(encoded.report)
         for name, output in (("change", mask), ("motion", motion)):
             if output.shape[2] != encoded.tokens.width:
                 grid = f"{output.shape[2]}x{output.shape[1]}"
