@@ -73,7 +73,9 @@ def encode_clip(
     if mode != "stream" and (quality is not None or budget is not None):
         raise ValueError(f"Mode {mode!r} has a fixed rate: it takes neither a quality nor a budget. Use mode 'stream'.")
     if isinstance(tokenizer, ClipTokenizer) != (mode == "clip"):
-        made, fit = ("single frames", "'stream' or 'frames'") if mode == "clip" else ("groups of frames", "'clip'")
+        made, fit = "groups of frames", "'clip' (node: Encode Video to Tokens)"
+        if mode == "clip":
+            made, fit = "single frames", "'stream' or 'frames'"
         raise ValueError(
             f"Invalid mode ({mode!r}): tokenizer {tokenizer.id!r} codes {made}. Use mode {fit}, or another tokenizer."
         )

@@ -156,7 +156,7 @@ class TestGroups:
 
     def test_each_mode_has_its_tokenizer(self, tiny_clip_tokenizer, tiny_tokenizer, texture):
         clip = clip_of(frames_of(texture, 3))
-        with pytest.raises(ValueError, match="Use mode 'clip'"):
+        with pytest.raises(ValueError, match=r"Use mode 'clip' \(node: Encode Video to Tokens\), or another tokenizer"):
             encode_clip(clip, tiny_clip_tokenizer, mode="stream")
         with pytest.raises(ValueError, match="Use mode 'stream' or 'frames'"):
             encode_clip(clip, tiny_tokenizer, mode="clip")
