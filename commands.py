@@ -160,7 +160,7 @@ def measure(args: argparse.Namespace, tell: Tell) -> Facts:
 def sample(args: argparse.Namespace, tell: Tell) -> Facts:
     """A video of the kept frames only, each shown until the next one."""
     from .host import files, resources
-    from .stations import sample_frames, write_sample
+    from .sampling import sample_frames, write_sample
 
     started = time.monotonic()
     target = _output(args.output, VIDEO_SUFFIXES, args.video)

@@ -16,15 +16,13 @@ import torch
 
 from .models.checkpoint import AnyTokenizer, ClipTokenizer
 from .models.clip_codec import decode_groups, encode_groups
-from .models.shots import MotionMeter, select_frames
 from .models.stream_codec import EncodeResult, check_match, decode_stream, encode_frames, encode_stream
 from .tokens.accounting import report
 from .tokens.video_tokens import PFrame, VideoTokens
-from .video.clips import Clip, VideoClip
+from .video.clips import Clip
 from .video.frames import center_crop, fit_size, resize
 from .video.metrics import QualityMeter
 from .video.reader import VideoReader
-from .video.timeline import FrameTimeline
 from .video.writer import VideoWriter
 
 Source = str | os.PathLike[str] | BinaryIO
@@ -35,7 +33,7 @@ Part = tuple[Fraction | float, Fraction | float | None]
 """Start and duration in seconds; None: to the end."""
 
 
-def _nothing(*_: Any) -> None:
+def unwatched(*_: Any) -> None:
     """Neither cancelled nor watched."""
 
 
@@ -61,8 +59,8 @@ def encode_clip(
     margin: float = 0.0,
     max_gop: int = 48,
     with_ssim: bool = True,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
 ) -> Encoded:
     """Encodes a clip. quality: dB; budget: tokens a second; both only in mode "stream".
 
@@ -145,8 +143,8 @@ def decode_to_file(
     lossless: bool = False,
     audio: Source | None = None,
     audio_start: Fraction | float = 0,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
     collect: Callable[[np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Decodes tokens to a video file with the time stamps of the source; `audio` is a file whose sound is carried.
@@ -186,93 +184,6 @@ def decode_to_file(
     }
 
 
-def sample_frames(
-    source: Source,
-    *,
-    policy: Literal["motion", "uniform"] = "motion",
-    frames: int | None = None,
-    fps: float | None = None,
-    start: Fraction | float = 0,
-    duration: Fraction | float | None = None,
-    max_gap: int | None = None,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
-) -> tuple[FrameTimeline, MotionMeter]:
-    """Which frames to keep, in one pass at low resolution.
-
-    Give `frames` (how many) or `fps` (how many a second on average).
-    """
-    if (frames is None) == (fps is None):
-        raise ValueError(f"Give either a number of frames ({frames}) or a rate ({fps}), not both and not neither.")
-    if (frames is not None and frames < 1) or (fps is not None and fps <= 0):
-        raise ValueError(f"Invalid amount of frames ({frames if fps is None else fps}). Supported are amounts above 0.")
-    meter = MotionMeter()
-    with VideoClip(source, start=start, duration=duration) as clip:
-        for chunk in clip.chunks():
-            check()
-            meter.update(chunk.frames)
-            progress(len(chunk.pts))
-    times = [float((pts - clip.pts[0]) * clip.time_base) for pts in clip.pts]
-    count = frames if frames is not None else max(1, round(float(clip.duration) * (fps or 0)))
-    kept = select_frames(
-        meter.energy, meter.cuts, policy=policy, count=min(count, len(clip.pts)), max_gap=max_gap, times=times
-    )
-    timeline = FrameTimeline(
-        time_base=clip.time_base,
-        frame_rate=Fraction(clip.frame_rate),
-        duration=clip.duration,
-        source_pts=tuple(clip.pts),
-        kept=tuple(int(index) for index in kept),
-        shots=tuple(sorted({0, *(int(cut) for cut in meter.cuts)})),
-    )
-    return timeline, meter
-
-
-def write_sample(
-    source: Source,
-    timeline: FrameTimeline,
-    path: str | os.PathLike[str],
-    *,
-    start: Fraction | float = 0,
-    duration: Fraction | float | None = None,
-    audio: bool = True,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
-    collect: Callable[[np.ndarray], None] | None = None,
-) -> None:
-    """Writes the kept frames as a video: each is shown until the next one, so that length and sound stay in step.
-
-    `collect` is given every kept frame, uint8 `[1, H, W, 3]`.
-    """
-    with VideoClip(source, start=start, duration=duration) as clip:
-        rate = Fraction(len(timeline.kept)) / timeline.duration
-        writer = VideoWriter(
-            path,
-            width=clip.width,
-            height=clip.height,
-            frame_rate=rate.limit_denominator(100_000),
-            time_base=timeline.time_base,
-            audio_source=source if audio and clip.reader.info.has_audio else None,
-            audio_start=clip.origin,
-            audio_duration=timeline.duration,
-        )
-        with writer:
-            kept, index = iter((*timeline.kept, -1)), 0
-            wanted = next(kept)
-            for chunk in clip.chunks():
-                check()
-                for i, pts in enumerate(chunk.pts):
-                    if index == wanted:
-                        writer.write(chunk.frames[i : i + 1], [pts])
-                        if collect:
-                            collect(chunk.frames[i : i + 1])
-                        wanted = next(kept)
-                    index += 1
-                progress(len(chunk.pts))
-            end = timeline.source_pts[0] + timeline.duration / timeline.time_base
-            writer.close(max(1, round(end - timeline.source_pts[timeline.kept[-1]])))
-
-
 def matched(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     """Reference frames brought to the size of what is measured: scaled by the short side, cropped where that was."""
     scaled = fit_size(frames.shape[2], frames.shape[1], min(width, height))
@@ -288,8 +199,8 @@ def measure_files(
     reference_part: Part = (0, None),
     other_part: Part = (0, None),
     meter: QualityMeter | None = None,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
 ) -> dict[str, Any]:
     """PSNR and SSIM of one video against another, frame by frame in order; the reference is scaled to the other's size.
 

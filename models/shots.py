@@ -1,4 +1,4 @@
-"""Where a clip changes: motion energy, hard cuts, and the choice of frames to keep.
+"""Where a clip changes: motion energy and changes of shot.
 
 Motion energy of a frame is the mean |difference| of luma to the frame before, at low resolution, above what noise
 alone gives at each pixel. Hard cuts follow PySceneDetect's adaptive detector: the change of a frame is compared with
@@ -8,13 +8,12 @@ the camera that a shift explains, and a flash after which the picture before it 
 fades are not found.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-Policy = Literal["uniform", "motion"]
+TransitionKind = Literal["cut", "dissolve", "fade"]
 
 LOW_SIDE = 96  # pixels: the longer side that motion is measured at
 NOISE_FLOOR = 3.0  # grey levels at a low-resolution pixel: grain and coding noise; a small moving part is well above
@@ -23,6 +22,23 @@ MIN_SCORE = 10.0  # ... and the least score that can be a cut: on our measure a 
 _RADIUS = 2  # neighbours on each side that a score is compared with
 _MIN_SHOT = 3  # frames: cuts closer together than this are one change
 _RETURN = 0.5  # a flash is over when the picture is this much closer to the one before it than the flash was
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of shot. Frames `first` to `last` belong to neither shot alone; a cut has none: last is first - 1.
+
+    The new shot begins at frame `last + 1`, whatever the kind; the old one ends at frame `first - 1`.
+    """
+
+    first: int
+    last: int
+    kind: TransitionKind
+
+    @property
+    def begins(self) -> int:
+        """The first frame of the new shot."""
+        return self.last + 1
 
 
 class MotionMeter:
@@ -72,6 +88,11 @@ class MotionMeter:
                 cuts.append(index)
         return tuple(cuts)
 
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """Changes of shot in order."""
+        return tuple(Transition(cut, cut - 1, "cut") for cut in self.cuts)
+
     def _add(self, rgb: np.ndarray) -> None:
         current = _opponents(rgb)
         if not self._recent:
@@ -98,115 +119,6 @@ class MotionMeter:
             for k in later
         )
         return begins or min(self._returns[index], default=np.inf) < limit
-
-
-def select_frames(
-    energy: np.ndarray,
-    cuts: Sequence[int] = (),
-    *,
-    policy: Policy = "motion",
-    count: int,
-    min_gap: int = 1,
-    max_gap: int | None = None,
-    times: Sequence[float] | None = None,
-) -> tuple[int, ...]:
-    """Indices of the `count` frames to keep, increasing; the first frame and every frame in `cuts` are always kept.
-
-    `energy` is `[N]`, of every frame against the one before. "uniform" spaces the frames evenly in `times` (seconds of
-    each frame; the frame number if None) and takes no notice of cuts; "motion" puts equal energy between kept frames,
-    and falls back to even spacing where nothing moves. With more cuts than `count` the strongest are kept. `min_gap`
-    and `max_gap` bound the frames between kept ones: `max_gap` wins over `count` (then more are kept), `min_gap` does
-    not hold between cuts, and less are kept where it leaves no room. `count` of N or more keeps every frame.
-    """
-    energy = np.asarray(energy, dtype=np.float64)
-    N = len(energy)
-    _check_selection(energy, cuts, policy, count, min_gap, max_gap, times)
-    if count >= N and min_gap == 1:
-        return tuple(range(N))
-    clock = np.arange(N, dtype=np.float64) if times is None else np.asarray(times, dtype=np.float64)
-    clock = np.append(clock, clock[-1] + (np.diff(clock).mean() if N > 1 else 1.0)) - clock[0]
-    if policy == "uniform":
-        return _fill_gaps(_place(clock, [0], count, min_gap), max_gap, N)
-    strongest = sorted(sorted(sorted(set(cuts) - {0}), key=lambda cut: -energy[cut])[: max(0, count - 1)])
-    inside = energy.copy()
-    inside[[0, *cuts]] = 0.0  # the change of a cut is not motion: the kept shot start shows it entirely
-    total = inside.sum()
-    # A little even spacing: it breaks ties where nothing moves, and alone decides for a static clip.
-    even = clock / clock[-1]
-    # Frame i begins at the energy spent up to it; the last entry is the end of the last frame.
-    progress = np.append(np.cumsum(inside), total) + even * (0.05 * total if total > 0 else 1.0)
-    return _fill_gaps(_place(progress, [0, *strongest], count, min_gap), max_gap, N)
-
-
-def _place(progress: np.ndarray, fixed: list[int], count: int, min_gap: int) -> list[int]:
-    """Add frames to `fixed` until there are `count`, so that the largest step of `progress` is as small as it can be.
-
-    `progress` is `[N + 1]`: where each frame begins, and where the last one ends.
-    """
-    bounds = [*fixed, len(progress) - 1]
-    # A segment split k times has steps of extent / (k + 1).
-    extents = np.array([progress[stop] - progress[start] for start, stop in pairwise(bounds)])
-    room = np.array([(stop - 1 - start) // min_gap for start, stop in pairwise(bounds)])
-    splits = np.zeros(len(fixed), dtype=np.int64)
-    for _ in range(count - len(fixed)):
-        gain = np.where(splits < room, extents / (splits + 1), -1.0)
-        best = int(np.argmax(gain))
-        if gain[best] < 0:
-            break
-        splits[best] += 1
-    kept: list[int] = []
-    for (start, stop), inner in zip(pairwise(bounds), splits, strict=True):
-        kept.extend(_spread(progress, start, stop, int(inner), min_gap))
-    return kept
-
-
-def _spread(progress: np.ndarray, start: int, stop: int, inner: int, min_gap: int) -> list[int]:
-    """`start` and `inner` frames after it, before `stop`, at equal steps of progress and at least `min_gap` apart."""
-    span = progress[stop] - progress[start]
-    targets = progress[start] + span * np.arange(1, inner + 1) / (inner + 1)
-    kept = [start]
-    for order, target in enumerate(targets):
-        lowest = kept[-1] + min_gap
-        highest = stop - 1 - (inner - 1 - order) * min_gap
-        nearest = start + int(np.searchsorted(progress[start:stop], target))
-        if nearest > start and nearest < stop and target - progress[nearest - 1] < progress[nearest] - target:
-            nearest -= 1
-        kept.append(int(np.clip(nearest, lowest, highest)))
-    return kept
-
-
-def _fill_gaps(kept: list[int], max_gap: int | None, N: int) -> tuple[int, ...]:
-    if max_gap is None:
-        return tuple(kept)
-    filled: list[int] = []
-    for start, stop in zip(kept, [*kept[1:], N], strict=True):
-        pieces = -(-(stop - start) // max_gap)
-        filled.extend(start + (stop - start) * piece // pieces for piece in range(pieces))
-    return tuple(filled)
-
-
-def _check_selection(
-    energy: np.ndarray,
-    cuts: Sequence[int],
-    policy: str,
-    count: int,
-    min_gap: int,
-    max_gap: int | None,
-    times: Sequence[float] | None,
-) -> None:
-    N = len(energy)
-    if policy not in ("uniform", "motion"):
-        raise ValueError(f"Invalid policy {policy!r}. Supported policies are 'uniform' and 'motion'.")
-    if energy.ndim != 1 or N == 0 or not np.isfinite(energy).all() or (energy < 0).any():
-        raise ValueError("Invalid energy. It is one finite number of at least 0 for each frame.")
-    if count < 1:
-        raise ValueError(f"Invalid count {count}. At least one frame is kept.")
-    if min_gap < 1 or (max_gap is not None and max_gap < min_gap):
-        raise ValueError(f"Invalid gaps: min_gap {min_gap}, max_gap {max_gap}. They are 1 <= min_gap <= max_gap.")
-    if any(not 0 <= cut < N for cut in cuts):
-        raise ValueError(f"Invalid cuts {list(cuts)[:8]}. They are indices of the {N} frames.")
-    if times is not None and (len(times) != N or (np.diff(times) <= 0).any()):
-        raise ValueError(f"Invalid times. They are {N} increasing numbers of seconds.")
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..host import files, resources
 from ..host.api import io, video_from_file, video_source
-from ..stations import sample_frames, write_sample
+from ..sampling import sample_frames, write_sample
 from ..video.clips import VideoClip
 from .sources import to_images
 from .types import FrameTimeline

@@ -13,9 +13,9 @@ import tokenreel
 ROOT = Path(tokenreel.__file__).parent
 FOLDERS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks")
 # from the lowest to the highest
-FILES = ("stations", "rate_distortion", "svg_plots", "demo_report", "demo", "commands", "cli")
+FILES = ("stations", "sampling", "interpolation", "rate_distortion", "svg_plots", "demo_report", "demo", "commands", "cli")
 OURS = (*FOLDERS, *FILES)
-EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations", "rate_distortion"}
+EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations", "sampling", "interpolation", "rate_distortion"}
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
     "cli": {"commands", "benchmarks", "host"},
@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "demo_report": {"host", "video", "svg_plots"},
     "svg_plots": set(),
     "stations": {"models", "tokens", "video"},
+    "sampling": {"stations", "models", "video"},
+    "interpolation": {"stations", "models", "video"},
     "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,

@@ -6,14 +6,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tokenreel.sampling import sample_frames, write_sample
 from tokenreel.stations import (
     decode_to_file,
     encode_clip,
     matched,
     measure_files,
     name_of,
-    sample_frames,
-    write_sample,
 )
 from tokenreel.tokens.bitstream import read_tokens, write_tokens
 from tokenreel.tokens.video_tokens import IFrame
