@@ -21,6 +21,18 @@ def timeline():
 
 def test_json_round_trip_is_exact(timeline):
     assert FrameTimeline.from_json(timeline.to_json()) == timeline
+    faded = dataclasses.replace(timeline, transitions=((0, 0, "fade"), (1, 2, "dissolve")), shots=(0, 1, 3))
+    assert FrameTimeline.from_json(faded.to_json()) == faded != timeline
+
+
+def test_version_1_is_still_read(timeline):
+    """As 0.1.0 before gradual transitions wrote it."""
+    text = (
+        '{"format": "tokenreel.timeline", "version": 1, "time_base": "1/90000", "frame_rate": "30000/1001", '
+        '"duration": "3803/18000", "source_pts": [450000, 453003, 456006, 460000, 465015], "kept": [0, 2, 4], '
+        '"shots": [0, 3]}'
+    )
+    assert FrameTimeline.from_json(text) == timeline
 
 
 def test_derived_values(timeline):
@@ -43,6 +55,14 @@ def test_derived_values(timeline):
         ({"frame_rate": Fraction(0)}, "frame_rate"),
         ({"time_base": 0.5}, "time_base"),
         ({"kept": (True,)}, "kept is not a tuple"),
+        ({"transitions": [(1, 2, "dissolve")]}, "transitions is not a tuple"),
+        ({"transitions": ([1, 2, "dissolve"],)}, "not .first, last, kind."),
+        ({"transitions": ((1, 2, "cut"),)}, "kind 'cut'"),
+        ({"transitions": ((2, 1, "fade"),)}, "2..1 is empty"),
+        ({"transitions": ((1, 2, "fade"), (2, 2, "fade"))}, "begins before 3"),
+        ({"transitions": ((1, 1, "fade"),)}, "no shot begins at 2"),
+        ({"transitions": ((3, 4, "fade"),)}, "no shot begins at 5"),
+        ({"transitions": ((0, 2, "fade"),), "shots": (0, 1, 3)}, "one inside 0..2"),
     ],
 )
 def test_inconsistent_timelines_are_refused(timeline, change, message):
@@ -53,7 +73,15 @@ def test_inconsistent_timelines_are_refused(timeline, change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 2}, "version 2 is not supported"),
+        ({"version": 3}, "version 3 is not supported"),
+        ({"version": True}, "version True is not supported"),
+        ({"version": [1]}, "is not supported"),
+        ({"version": 1}, "unknown fields: transitions"),
+        ({"transitions": [[1, 2]]}, "not \\(first, last, kind\\)"),
+        ({"transitions": [1]}, "transitions is not a list"),
+        ({"transitions": {}}, "transitions is not a list"),
+        ({"transitions": [[[], 2, "fade"]]}, "not \\(first, last, kind\\)"),
+        ({"transitions": [[1, 2, []]]}, "kind"),
         ({"format": "else"}, "Not a timeline"),
         ({"extra": 1}, "unknown fields: extra"),
         ({"time_base": "1/0"}, "time_base"),

@@ -12,8 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 FORMAT = "tokenreel.timeline"
-VERSION = 1
-_KEYS = {"format", "version", "time_base", "frame_rate", "duration", "source_pts", "kept", "shots"}
+VERSION = 2
+_KEYS = {"format", "version", "time_base", "frame_rate", "duration", "source_pts", "kept", "shots", "transitions"}
+_NOT_IN = {1: {"transitions"}, 2: set[str]()}
+"""What files of older versions lack."""
+GRADUAL = ("dissolve", "fade")
 _MAX_FRAMES = 2_000_000
 
 
@@ -24,7 +27,10 @@ class FrameTimeline:
     `source_pts` are the time stamps of all N source frames in ticks of `time_base` (seconds), strictly increasing.
     `duration` is that of the whole clip in seconds, the last frame included. `kept` and `shots` are strictly increasing
     indices of source frames: the frames kept (at least one), and the first frame of every shot (the first is 0).
-    Raises ValueError naming the field that breaks this.
+
+    `transitions` are the gradual ones, increasing: (first, last, "dissolve" or "fade"); the frames first..last are
+    mixtures of two shots. The new shot begins at last + 1, which is in `shots`; the old one ends at first - 1. A clip
+    that fades in has a transition from 0. Raises ValueError naming the field that breaks this.
     """
 
     time_base: Fraction
@@ -33,6 +39,7 @@ class FrameTimeline:
     source_pts: tuple[int, ...]
     kept: tuple[int, ...]
     shots: tuple[int, ...] = (0,)
+    transitions: tuple[tuple[int, int, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("time_base", "frame_rate", "duration"):
@@ -54,6 +61,28 @@ class FrameTimeline:
             raise ValueError(f"Invalid timeline: the first shot begins at frame {self.shots[0]}. It begins at frame 0.")
         if (self.source_pts[-1] - self.source_pts[0]) * self.time_base >= self.duration:
             raise ValueError(f"Invalid timeline: duration {self.duration} s ends before the last frame begins.")
+        self._check_transitions()
+
+    def _check_transitions(self) -> None:
+        if not isinstance(self.transitions, tuple):
+            raise ValueError("Invalid timeline: transitions is not a tuple.")
+        starts, end = set(self.shots), -1
+        for each in self.transitions:
+            if not (isinstance(each, tuple) and len(each) == 3 and type(each[0]) is type(each[1]) is int):
+                raise ValueError(f"Invalid timeline: the transition {each!r:.80} is not (first, last, kind).")
+            first, last, kind = each
+            if kind not in GRADUAL:
+                raise ValueError(
+                    f"Invalid timeline: transition of kind {kind!r:.40}. It is one of {', '.join(GRADUAL)}."
+                )
+            if not end < first <= last:
+                raise ValueError(
+                    f"Invalid timeline: the transition {first}..{last} is empty, or begins before {end + 1}."
+                )
+            inside = bisect_right(self.shots, last) - bisect_right(self.shots, first)
+            if last + 1 not in starts or inside:
+                raise ValueError(f"Invalid timeline: no shot begins at {last + 1}, or one inside {first}..{last}.")
+            end = last
 
     def __repr__(self) -> str:
         return (
@@ -81,6 +110,7 @@ class FrameTimeline:
         """The timeline as one JSON object; fractions as "numerator/denominator"."""
         fields = {name: str(getattr(self, name)) for name in ("time_base", "frame_rate", "duration")}
         lists = {name: list(getattr(self, name)) for name in ("source_pts", "kept", "shots")}
+        lists["transitions"] = [list(each) for each in self.transitions]
         return json.dumps({"format": FORMAT, "version": VERSION, **fields, **lists})
 
     @classmethod
@@ -94,11 +124,12 @@ class FrameTimeline:
             ) from e
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"Not a timeline: no format {FORMAT!r}. Give the file that `sample --timeline` wrote.")
-        if data.get("version") != VERSION:
-            version = data.get("version")
-            raise ValueError(f"Timeline version {version!r} is not supported; {VERSION} is. Update TokenReel.")
-        if data.keys() != _KEYS:
-            odd = ", ".join(sorted(map(str, data.keys() ^ _KEYS)))
+        version = data.get("version")
+        if type(version) is not int or version not in _NOT_IN:
+            supported = " and ".join(map(str, _NOT_IN))
+            raise ValueError(f"Timeline version {version!r:.40} is not supported; {supported} are. Update TokenReel.")
+        if data.keys() != _KEYS - _NOT_IN[version]:
+            odd = ", ".join(sorted(map(str, data.keys() ^ (_KEYS - _NOT_IN[version]))))
             raise ValueError(f"Invalid timeline: missing or unknown fields: {odd}.")
         return cls(
             time_base=_fraction("time_base", data["time_base"]),
@@ -107,6 +138,7 @@ class FrameTimeline:
             source_pts=_integers("source_pts", data["source_pts"]),
             kept=_integers("kept", data["kept"]),
             shots=_integers("shots", data["shots"]),
+            transitions=_transitions(data.get("transitions", [])),
         )
 
 
@@ -122,3 +154,9 @@ def _integers(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > _MAX_FRAMES or any(type(item) is not int for item in value):
         raise ValueError(f"Invalid timeline: {name} is not a list of at most {_MAX_FRAMES:,} integers.")
     return tuple(value)
+
+
+def _transitions(value: Any) -> tuple[tuple[int, int, str], ...]:
+    if not isinstance(value, list) or len(value) > _MAX_FRAMES or any(not isinstance(item, list) for item in value):
+        raise ValueError(f"Invalid timeline: transitions is not a list of at most {_MAX_FRAMES:,} [first, last, kind].")
+    return tuple(tuple(item) for item in value)
