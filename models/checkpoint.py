@@ -18,7 +18,9 @@ from torch import nn
 
 from ..tokens.video_tokens import VideoTokens
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from .interpolator import IFNet, InterpolatorConfig, NetInterpolator
 from .residual_codec import ResidualCodec, ResidualCodecConfig
+from .shot_net import ShotNet, ShotNetConfig
 from .video_tokenizer import CausalVideoTokenizer, VideoTokenizerConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,6 +30,8 @@ MODELS: Mapping[str, tuple[type[nn.Module], Any]] = {
     "image_tokenizer": (ImageTokenizer, ImageTokenizerConfig),
     "residual_codec": (ResidualCodec, ResidualCodecConfig),
     "video_tokenizer": (CausalVideoTokenizer, VideoTokenizerConfig),
+    "shot_net": (ShotNet, ShotNetConfig),
+    "interpolator": (IFNet, InterpolatorConfig),
 }
 TOKENIZERS = ("image_tokenizer", "video_tokenizer")
 """Kinds that make tokens by themselves."""
@@ -198,6 +202,19 @@ def load_clip_tokenizer(path: Path | None = None) -> ClipTokenizer:
         raise CheckpointError(f"No clip tokenizer in {WEIGHTS.name}/. Install the pack again, weights included.")
     network: CausalVideoTokenizer = load_checkpoint(path, "video_tokenizer")
     return ClipTokenizer(network, read_metadata(path)["name"], file_digest(path))
+
+
+def load_shot_net(path: Path | None = None) -> ShotNet:
+    """Loads a shot net, by default the shipped one, to be run only. Raises CheckpointError for any other file."""
+    path = path or next((found for _, found in _checkpoints(WEIGHTS, "shot_net")), None)
+    if path is None:
+        raise CheckpointError(f"No shot net in {WEIGHTS.name}/. Install the pack again, weights included.")
+    return load_checkpoint(path, "shot_net").requires_grad_(False)
+
+
+def load_interpolator(path: Path | None = None) -> NetInterpolator:
+    """The interpolator in a checkpoint of ours, the shipped one by default. Raises CheckpointError for another file."""
+    return NetInterpolator(load_checkpoint(path or WEIGHTS / "interpolator.safetensors", "interpolator"))
 
 
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:

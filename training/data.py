@@ -7,7 +7,7 @@ brightness and contrast; runs of frames also by direction of time and by frame s
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,15 +47,55 @@ class ClipPack:
         return torch.stack([self._run(side, length, generator) for _ in range(count)])
 
     def _run(self, side: int, length: int, generator: torch.Generator) -> Tensor:
-        def draw(high: int) -> int:
-            return int(torch.randint(max(high, 1), (1,), generator=generator))
-
+        draw = self._dice(generator)
         clip = self.clips[self.names[draw(len(self.names))]]
         run = min(self.run, clip.shape[0])
         step = 1 + draw(min(MOST_SKIP, (run - 1) // (length - 1))) if length > 1 and run >= length else 1
         start = draw(clip.shape[0] // run) * run
         first = start + draw(run - (length - 1) * step)
         index = [min(first + i * step, start + run - 1, clip.shape[0] - 1) for i in range(length)]
+        crop = self._crop(clip, index, side, generator)
+        if draw(2) and length > 1:
+            crop = crop.flip(0)
+        return self._relight(crop, generator).transpose(0, 1)
+
+    def windows(self, count: int, side: int, spans: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two frames and one between them, for an interpolator: `[count, 3, 3, side, side]` in [-1, 1], times `[count]`.
+
+        Axis 2 is (first, the one between, second). `spans` are the weights of distances from the first to the second:
+        `[17]` at most, of 0, 1, 2 ... frames. Still windows are drawn less often than moving ones.
+        """
+        windows, times = [], []
+        for _ in range(count):
+            tries = [self._window(side, spans, generator) for _ in range(2)]
+            window, time = max(
+                tries, key=lambda each: float((each[0][:, 0] - each[0][:, 2]).abs().mean().clamp(max=0.2))
+            )
+            windows.append(window)
+            times.append(time)
+        return torch.stack(windows), torch.tensor(times)
+
+    def _window(self, side: int, spans: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+        draw = self._dice(generator)
+        clip = self.clips[self.names[draw(len(self.names))]]
+        run = min(self.run, clip.shape[0])
+        start = draw(clip.shape[0] // run) * run
+        span = max(2, min(run - 1, int(torch.multinomial(spans, 1, generator=generator))))
+        first, middle = start + draw(run - span), 1 + draw(span - 1)
+        index = [first, first + middle, first + span]
+        time = middle / span
+        if draw(2):
+            index, time = index[::-1], 1 - time
+        crop = self._crop(clip, [min(i, clip.shape[0] - 1) for i in index], side, generator)
+        return self._relight(crop, generator).transpose(0, 1), time
+
+    @staticmethod
+    def _dice(generator: torch.Generator) -> Callable[[int], int]:
+        return lambda high: int(torch.randint(max(high, 1), (1,), generator=generator))
+
+    def _crop(self, clip: Tensor, index: list[int], side: int, generator: torch.Generator) -> Tensor:
+        """Frames by number, a random square of them, mirrored and turned: `[len(index), 3, side, side]` in [-1, 1]."""
+        draw = self._dice(generator)
         _, height, width, _ = clip.shape
         # From native scale to half of it: small footage holds more detail in a pixel than large footage does.
         zoom = 1 + torch.rand(1, generator=generator).item() if draw(3) else 1.0
@@ -70,13 +110,15 @@ class ClipPack:
             crop = crop.flip(2)
         if draw(4) == 0:
             crop = crop.transpose(2, 3)
-        if draw(2) and length > 1:
-            crop = crop.flip(0)
-        if draw(3) == 0:
+        return crop
+
+    @staticmethod
+    def _relight(crop: Tensor, generator: torch.Generator) -> Tensor:
+        if torch.rand(1, generator=generator) * 3 < 1:
             gain = 0.7 + 0.6 * torch.rand(1, generator=generator).item()
             lift = 0.3 * torch.rand(3, 1, 1, generator=generator) - 0.15
-            crop = (crop * gain + lift).clamp(-1, 1)
-        return crop.transpose(0, 1)
+            return (crop * gain + lift).clamp(-1, 1)
+        return crop
 
 
 def runs_of_clip(path: Path, short_side: int, runs: int, worn_share: float = 0.2) -> np.ndarray:
