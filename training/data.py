@@ -60,10 +60,10 @@ class ClipPack:
         return self._relight(crop, generator).transpose(0, 1)
 
     def windows(self, count: int, side: int, spans: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Two frames and one between them, for an interpolator: `[count, 3, 3, side, side]` in [-1, 1], times `[count]`.
+        """Two frames and one between them: `[count, 3, 3, side, side]` in [-1, 1], times `[count]`.
 
-        Axis 2 is (first, the one between, second). `spans` are the weights of distances from the first to the second:
-        `[17]` at most, of 0, 1, 2 ... frames. Still windows are drawn less often than moving ones.
+        For an interpolator. Axis 2 is (first, the one between, second). `spans` are the weights of distances from the
+        first to the second: `[17]` at most, of 0, 1, 2 ... frames. Still windows are drawn less often than moving ones.
         """
         windows, times = [], []
         for _ in range(count):

@@ -74,7 +74,7 @@ def taught_flow(window: Tensor) -> Tensor:
         import cv2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "The teacher needs OpenCV: pip install opencv-python-headless.", name="cv2"
+            "Missing OpenCV, the teacher: pip install opencv-python-headless.", name="cv2"
         ) from error
     cv2.setNumThreads(1)
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -107,7 +107,7 @@ def flow_distance(flows: list[Tensor], taught: Tensor, weight: Tensor) -> Tensor
 
 @torch.no_grad()
 def trust_in(taught: Tensor, trust: Tensor, own: Tensor, frames: Tensor) -> Tensor:
-    """`[B, 1, S, S]` in [0, 1]: 1 where the flow is exact, or explains the frame in between better than the own flow."""
+    """`[B, 1, S, S]` in [0, 1]: 1 where the flow is exact, or explains the frame better than the own flow."""
     grid = pixel_grid(frames.shape[-2], frames.shape[-1], frames)
 
     def error(flow: Tensor) -> Tensor:
