@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "demo_report": {"host", "video", "svg_plots"},
     "svg_plots": set(),
     "stations": {"models", "tokens", "video"},
-    "sampling": {"stations", "models", "video"},
+    "sampling": {"stations", "models", "tokens", "video"},
     "interpolation": {"stations", "models", "video"},
     "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
@@ -58,7 +58,7 @@ HEADLESS = {
     "PIL": "pillow",
     "tqdm": "tqdm",
 }
-OPTIONAL = {"matplotlib"}  # [plots]; imported where it is needed
+OPTIONAL = {"matplotlib", "scenedetect"}  # [plots], [bench]; imported where they are needed
 TOKENS_MAY_USE = {"numpy"}
 
 SOURCES = sorted(

@@ -167,8 +167,8 @@ class TestCancelling:
 class TestSampling:
     @pytest.mark.parametrize("policy", ["motion", "uniform"])
     def test_kept_frames_are_the_ones_written(self, file, frames, tmp_path, policy):
-        timeline, meter = sample_frames(file, policy=policy, frames=4)
-        assert len(timeline.kept) == 4 and timeline.kept[0] == 0 and len(meter.energy) == 10
+        timeline, look = sample_frames(file, policy=policy, frames=4)
+        assert len(timeline.kept) == 4 and timeline.kept[0] == 0 and len(look.meter.energy) == 10
         collected = []
         write_sample(file, timeline, tmp_path / "s.mp4", collect=collected.append)
         assert np.array_equal(np.concatenate(collected), frames[list(timeline.kept)])
