@@ -272,6 +272,6 @@ def write_sample(
             for frame, pts in kept_frames(clip, timeline, check=check, progress=progress):
                 writer.write(frame, [pts])
                 if collect:
-                    collect(frame)
+                    collect(frame.copy())  # the frame is a part of its chunk, which would stay in memory
             end = timeline.source_pts[0] + timeline.duration / timeline.time_base
             writer.close(max(1, round(end - timeline.source_pts[timeline.kept[-1]])))

@@ -6,7 +6,7 @@ from .inspecting import InspectTokens
 from .measuring import MeasureQuality
 from .plotting import PlotRateDistortion
 from .residual import EncodeResidual
-from .sampling import SampleFrames
+from .sampling import DetectShots, SampleFrames
 from .storing import LoadTokens, SaveTokens
 from .tokenizing import DecodeTokens, EncodeVideo, LoadTokenizer
 
@@ -14,6 +14,7 @@ __all__ = ["NODES", "TokenReelExtension"]
 
 NODES: list[type[io.ComfyNode]] = [
     SampleFrames,
+    DetectShots,
     LoadTokenizer,
     EncodeVideo,
     EncodeResidual,

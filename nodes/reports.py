@@ -48,3 +48,19 @@ def describe_quality(facts: dict[str, Any]) -> str:
     if facts["frames_left_out"]:
         lines.append(f"{facts['frames_left_out']} frames at the end of the longer one have no counterpart.")
     return "\n".join(lines)
+
+
+def describe_shots(facts: dict[str, Any]) -> str:
+    """One line for each shot from what `sampling.detect_shots` gives."""
+    lines = [
+        f"{len(facts['shots'])} shots in {facts['frames']} frames, {facts['duration']:.2f} s at "
+        f"{facts['frame_rate']:.3f} fps"
+    ]
+    for index, shot in enumerate(facts["shots"], 1):
+        began = "" if shot["transition"] == "start" else f", after a {shot['transition']}"
+        lines.append(
+            f"  {index}: {shot['start']:.3f} to {shot['end']:.3f} s, frames {shot['first_frame']} to "
+            f"{shot['last_frame']}{began}"
+        )
+    lines.extend(f"  flash: {each['start']:.3f} to {each['end']:.3f} s" for each in facts["flashes"])
+    return "\n".join(lines)

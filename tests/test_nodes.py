@@ -26,7 +26,7 @@ from tokenreel.nodes import NODES, TokenReelExtension, residual, sources, tokeni
 from tokenreel.nodes.inspecting import InspectTokens, spread
 from tokenreel.nodes.measuring import MeasureQuality
 from tokenreel.nodes.residual import EncodeResidual
-from tokenreel.nodes.sampling import SampleFrames
+from tokenreel.nodes.sampling import DetectShots, SampleFrames
 from tokenreel.nodes.storing import LoadTokens, SaveTokens
 from tokenreel.nodes.tokenizing import DecodeTokens, EncodeVideo, LoadTokenizer
 from tokenreel.tokens.accounting import block_costs
@@ -273,8 +273,8 @@ class TestSources:
 
 class TestSampleFrames:
     def test_motion_keeps_the_cut(self, video, reel):
-        sampled, images, timeline, count = sample(video, frames=3).args
-        assert count == len(timeline.kept) == len(images) == 3
+        sampled, images, timeline, count, plot = sample(video, frames=3).args
+        assert count == len(timeline.kept) == len(images) == 3 and plot.shape[0] == 1
         assert 4 in timeline.kept and timeline.shots == (0, 4)
         assert torch.equal(images, uint8_to_image(reel[list(timeline.kept)]))
         with VideoReader(sampled.get_stream_source()) as reader:
@@ -285,7 +285,7 @@ class TestSampleFrames:
         assert end == pytest.approx(1.0)
 
     def test_uniform_by_rate(self, video):
-        _, _, timeline, count = sample(video, policy="uniform", amount="fps", fps=4.0).args
+        _, _, timeline, count, _ = sample(video, policy="uniform", amount="fps", fps=4.0).args
         assert count == 4 and timeline.kept == (0, 2, 4, 6)
 
     def test_max_gap(self, video):
@@ -296,10 +296,45 @@ class TestSampleFrames:
 
     def test_only_the_part_that_is_meant(self, session, inputs, reel):
         part = VideoFromFile(str(inputs / "clip.mp4"), start_time=0.5, duration=0.375)
-        sampled, images, timeline, _ = sample(part, policy="uniform", frames=3).args
+        sampled, images, timeline, _, _ = sample(part, policy="uniform", frames=3).args
         assert torch.equal(images, uint8_to_image(reel[4:7]))
         assert timeline.source_pts[0] == 0 and timeline.duration == Fraction(3, 8)
         assert len(frames_of(sampled)) == 3
+
+    def test_budget_of_tokens(self, video):
+        """64x48 pixels are 48 tokens; at a short side of 96 they are four times as many."""
+        given = {"policy": "uniform", "amount": "tokens", "tokens_per_second": 200.0}
+        assert sample(video, **given, size=0)[3] == 4 and sample(video, **given, size=96)[3] == 1
+        with pytest.raises(ValueError, match=r"Invalid budget \(40 tokens/s\)\. One frame takes 48 tokens"):
+            sample(video, **{**given, "tokens_per_second": 40.0}, size=0)
+
+    @pytest.mark.parametrize(
+        ("widgets", "count"),
+        [
+            ({"preset": "4n+1", "frames": 7}, 5),
+            ({"preset": "6n+1", "frames": 6, "rounding": "above"}, 7),
+            ({"preset": "8n+1", "frames": 100}, 1),
+            ({"preset": "4n+1", "frames": 100, "policy": "uniform"}, 5),
+            ({"preset": "4n+1", "policy": "keyframes", "amount": "threshold", "threshold": 255.0}, 1),
+            ({"min_gap": 3, "frames": 8}, 3),
+        ],
+    )
+    def test_presets_and_gaps(self, video, widgets, count):
+        assert sample(video, **widgets)[3] == count
+
+    def test_threshold_is_for_those_that_have_one(self, video):
+        assert sample(video, policy="keyframes", amount="threshold", threshold=255.0)[2].kept == (0, 4)
+        assert sample(video, policy="dedupe", amount="threshold")[3] > 2
+        with pytest.raises(ValueError, match="Give either a number of frames"):
+            sample(video, amount="threshold")
+
+    def test_frames_that_are_kept_do_not_hold_the_others(self, video):
+        from tokenreel.sampling import sample_frames, write_sample
+
+        source, kept = video.get_stream_source(), []
+        timeline, _ = sample_frames(source, frames=2)
+        write_sample(source, timeline, files.temp_path(".mp4"), collect=kept.append)
+        assert all(frame.base is None for frame in kept)
 
     def test_sound_is_kept(self, talking):
         with VideoReader(sample(talking)[0].get_stream_source()) as reader:
@@ -313,6 +348,33 @@ class TestSampleFrames:
     def test_missing_file(self, session, tmp_path):
         with pytest.raises(VideoError, match=r"gone\.mp4"):
             sample(VideoFromFile(str(tmp_path / "gone.mp4")))
+
+
+class TestDetectShots:
+    def test_shots_of_the_reel(self, video, reel):
+        timeline, key_frames, report = DetectShots.execute(video, "first").args
+        assert timeline.kept == timeline.shots == (0, 4)
+        assert torch.equal(key_frames, uint8_to_image(reel[[0, 4]]))
+        facts = json.loads(report)
+        assert [(each["start"], each["end"], each["transition"]) for each in facts["shots"]] == [
+            (0.0, 0.5, "start"),
+            (0.5, 1.0, "cut"),
+        ]
+        assert (facts["frames"], facts["width"], facts["height"], facts["frame_rate"]) == (FRAMES, WIDTH, HEIGHT, 8.0)
+
+    def test_typical_frame_is_in_its_shot(self, video):
+        output = DetectShots.execute(video, "typical")
+        first, second = output[0].kept
+        assert first < 4 <= second and "2 shots in 8 frames" in output.ui["text"][0]
+
+    def test_only_the_part_that_is_meant(self, session, inputs):
+        part = VideoFromFile(str(inputs / "clip.mp4"), start_time=0.25, duration=0.5)
+        facts = json.loads(DetectShots.execute(part)[2])
+        assert facts["frames"] == 4 and facts["shots"][1]["start"] == 0.25
+
+    def test_missing_file(self, session, tmp_path):
+        with pytest.raises(VideoError, match=r"gone\.mp4"):
+            DetectShots.execute(VideoFromFile(str(tmp_path / "gone.mp4")))
 
 
 class TestLoadTokenizer:
