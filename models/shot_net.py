@@ -20,7 +20,7 @@ THUMBNAIL = (27, 48)
 CLASSES = ("cut", "dissolve", "fade", "flash")
 """A cut is marked at the first frame of the new shot, everything else at all of its frames."""
 _BINS = 8  # of a colour histogram, along each of red, green and blue
-_SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-4, 5)]  # of half-size pixels: up to a sixth of the picture
+_DOWN, _ACROSS = 2, 4  # half-size pixels that a picture may have moved: up to a sixth of it
 _STEPS = (1, 2)  # frames apart that shifts are searched between
 _GREY = (0.299, 0.587, 0.114)
 
@@ -37,13 +37,30 @@ class ShotNetConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 8)
     """Of the convolutions over time."""
 
+    def __post_init__(self) -> None:
+        for name in ("offsets", "features", "dilations"):
+            values = getattr(self, name)
+            if (
+                not isinstance(values, tuple)
+                or not values
+                or any(type(v) is not int or not 0 < v <= 256 for v in values)
+            ):
+                raise ValueError(f"Invalid {name} {values!r:.60}. They are whole numbers from 1 to 256.")
+        if type(self.width) is not int or not 0 < self.width <= 1024:
+            raise ValueError(f"Invalid width {self.width!r:.60}. It is a whole number from 1 to 1024.")
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ShotNetConfig":
-        """Raises TypeError for unknown fields."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        """Raises TypeError on a field that this version does not know, ValueError on a value that cannot be."""
+        if not isinstance(values, dict):
+            raise TypeError(f"Invalid config ({values!r:.60}). Supported are the fields of {cls.__name__} by name.")
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**known)
 
     @property
     def around(self) -> tuple[int, ...]:
@@ -120,7 +137,7 @@ class ShotNet(nn.Module):
             [
                 (gathered + 1e-5).log().flatten(2) / 4 + 1,
                 self._mixtures(squares[0], T),
-                _shifted(small)[:, reach : reach + T],
+                _shifted(small[:, reach - max(_STEPS) : reach + T])[:, max(_STEPS) :],
                 numbers[:, reach : reach + T],
             ],
             -1,
@@ -162,23 +179,17 @@ def _histogram(frames: Tensor) -> Tensor:
 
 
 def _shifted(small: Tensor) -> Tensor:
-    """What a shift of the whole picture leaves of the change, `[B, T, h, w]` -> `[B, T, 2 * steps]`, beside that change.
+    """What a shift of the whole picture leaves of its change, and that change: `[B, T, h, w]` -> `[B, T, 2 * steps]`.
 
     Frame t is compared with the one `step` before it; the first ones have none and are given 0.
     """
-    top, left = max(dy for dy, _ in _SHIFTS), max(dx for _, dx in _SHIFTS)
     H, W = small.shape[-2:]
     found = []
     for step in _STEPS:
-        here = small[:, step:, top : H - top, left : W - left]
-        changes = torch.stack(
-            [
-                (here - small[:, :-step, top + dy : H - top + dy, left + dx : W - left + dx]).abs().mean((2, 3))
-                for dy, dx in _SHIFTS
-            ],
-            -1,
-        )
+        here = small[:, step:, _DOWN : H - _DOWN, _ACROSS : W - _ACROSS]
+        there = small[:, :-step].unfold(2, H - 2 * _DOWN, 1).unfold(3, W - 2 * _ACROSS, 1)  # [B, T, 5, 9, h, w]
+        changes = (there - here[:, :, None, None]).abs().mean((-2, -1)).flatten(2)
         best = (changes.amin(-1) + 1e-3).log() / 3 + 1
-        still = (changes[..., len(_SHIFTS) // 2] + 1e-3).log() / 3 + 1
+        still = (changes[..., changes.shape[-1] // 2] + 1e-3).log() / 3 + 1
         found += [F.pad(best, (step, 0)), F.pad(still, (step, 0))]
     return torch.stack(found, -1)

@@ -1,19 +1,22 @@
 """Where a clip changes: motion energy and changes of shot.
 
 Motion energy of a frame is the mean |difference| of luma to the frame before, at low resolution, above what noise
-alone gives at each pixel. Hard cuts follow PySceneDetect's adaptive detector: the change of a frame is compared with
-that of its neighbours, so that steady fast motion is no cut. Three things differ. Change is measured in luma and
-opponent colours instead of hue, saturation and value, whose noise in dark and grey pictures looks like cuts. A jolt of
-the camera that a shift explains, and a flash after which the picture before it returns, are no cuts. Dissolves and
-fades are not found.
+alone gives at each pixel. Changes of shot are found in two ways that check each other. The first follows
+PySceneDetect's adaptive detector: the change of a frame is compared with that of its neighbours, so that steady fast
+motion is no cut. Three things differ. Change is measured in luma and opponent colours instead of hue, saturation and
+value, whose noise in dark and grey pictures looks like cuts. A jolt of the camera that a shift explains, and a flash
+after which the picture before it returns, are no cuts. The second is a small net, see shot_net.py, which also finds
+dissolves and fades. Without it there are cuts only.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-TransitionKind = Literal["cut", "dissolve", "fade"]
+from .shot_judge import ShotJudge, Transition, TransitionKind, changes_of, flashes_of, settled
+from .shot_net import ShotNet
+
+__all__ = ["MotionMeter", "Transition", "TransitionKind"]
 
 LOW_SIDE = 96  # pixels: the longer side that motion is measured at
 NOISE_FLOOR = 3.0  # grey levels at a low-resolution pixel: grain and coding noise; a small moving part is well above
@@ -22,23 +25,6 @@ MIN_SCORE = 10.0  # ... and the least score that can be a cut: on our measure a 
 _RADIUS = 2  # neighbours on each side that a score is compared with
 _MIN_SHOT = 3  # frames: cuts closer together than this are one change
 _RETURN = 0.5  # a flash is over when the picture is this much closer to the one before it than the flash was
-
-
-@dataclass(frozen=True)
-class Transition:
-    """A change of shot. Frames `first` to `last` belong to neither shot alone; a cut has none: last is first - 1.
-
-    The new shot begins at frame `last + 1`, whatever the kind; the old one ends at frame `first - 1`.
-    """
-
-    first: int
-    last: int
-    kind: TransitionKind
-
-    @property
-    def begins(self) -> int:
-        """The first frame of the new shot."""
-        return self.last + 1
 
 
 class MotionMeter:
@@ -52,19 +38,28 @@ class MotionMeter:
     All chunkings give the same result.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, detector: ShotNet | Literal["shipped"] | None = "shipped") -> None:
+        """detector: the net that finds changes of shot beside the classical score; None for that score alone."""
         self._energy: list[float] = []
         self._scores: list[float] = []
         self._returns: list[tuple[float, ...]] = []  # change against the frames 2, 3 back: small where a flash ended
         self._recent: list[np.ndarray] = []  # opponent-colour thumbnails, newest last
+        self._detector, self._judge = detector, None if isinstance(detector, str | None) else ShotJudge(detector)
 
     def update(self, frames: np.ndarray) -> None:
         """Measure the next frames, uint8 `[T, H, W, 3]` RGB."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             shape = tuple(frames.shape)
             raise ValueError(f"Invalid frames: {frames.dtype} {shape}. They are uint8 [frames, height, width, 3].")
+        if self._judge is None and self._detector is not None:
+            from .checkpoint import load_shot_net
+
+            self._judge = ShotJudge(load_shot_net())
         for frame in frames:
-            self._add(_thumbnail(frame))
+            picture = _thumbnail(frame)
+            self._add(picture)
+            if self._judge is not None:
+                self._judge.add(picture)
 
     @property
     def energy(self) -> np.ndarray:
@@ -79,19 +74,36 @@ class MotionMeter:
     @property
     def cuts(self) -> tuple[int, ...]:
         """Indices of the frames that begin a new shot by a hard cut; frame 0 is not among them."""
-        scores = self.scores
-        cuts: list[int] = []
-        for index in np.flatnonzero(scores >= MIN_SCORE).tolist():
-            if scores[index] >= ADAPTIVE_RATIO * _neighbours(scores, index) and not self._is_flash(index):
-                if cuts and index - cuts[-1] < _MIN_SHOT:
-                    continue
-                cuts.append(index)
-        return tuple(cuts)
+        return tuple(each.first for each in self.transitions if each.kind == "cut")
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
-        """Changes of shot in order."""
-        return tuple(Transition(cut, cut - 1, "cut") for cut in self.cuts)
+        """Changes of shot in order, as if the clip ended with the last frame given."""
+        return self._verdict(len(self._scores))
+
+    @property
+    def flashes(self) -> tuple[tuple[int, int], ...]:
+        """First and last frame of each flash: light, dark or a strange picture that comes and goes within a shot."""
+        if self._judge is not None:
+            return flashes_of(self._judge.probabilities)
+        lengths = {index: self._flash_length(index) for index in self._candidates()}
+        return tuple((index, index + length - 1) for index, length in lengths.items() if length)
+
+    @property
+    def settled(self) -> int:
+        """Number of leading frames whose verdict stands, whatever follows.
+
+        About 50 frames behind those given; behind a dissolve that is under way, its beginning, at most 64 frames more.
+        """
+        if self._judge is not None:
+            return settled(self._judge.judged)
+        return max(0, len(self._scores) - 2 * _RADIUS - _MIN_SHOT)
+
+    @property
+    def settled_transitions(self) -> tuple[Transition, ...]:
+        """Those of `transitions` that begin in the settled frames, at less cost: for acting while frames come in."""
+        stands = self.settled
+        return tuple(each for each in self._verdict(stands) if each.first < stands)
 
     def _add(self, rgb: np.ndarray) -> None:
         current = _opponents(rgb)
@@ -108,17 +120,39 @@ class MotionMeter:
             self._returns.append(tuple(_change(current, old) for old in self._recent[-2::-1]))
         self._recent = [*self._recent, current][-_RADIUS - 1 :]
 
+    def _verdict(self, frames: int) -> tuple[Transition, ...]:
+        """Changes of shot; that of the first `frames` frames is needed, more may come too."""
+        candidates = self._candidates()
+        if self._judge is not None:
+            judged = self._judge.judged
+            judged = judged if frames <= len(judged) else self._judge.probabilities
+            seen = np.zeros(len(self._scores), dtype=bool)
+            seen[candidates] = True
+            return changes_of(judged, seen[: len(judged)])
+        cuts: list[int] = []
+        for index in candidates:
+            if not self._is_flash(index) and not (cuts and index - cuts[-1] < _MIN_SHOT):
+                cuts.append(index)
+        return tuple(Transition(cut, cut - 1, "cut") for cut in cuts)
+
+    def _candidates(self) -> list[int]:
+        """Frames that change far more than those around them."""
+        scores = self.scores
+        strong = np.flatnonzero(scores >= MIN_SCORE).tolist()
+        return [index for index in strong if scores[index] >= ADAPTIVE_RATIO * _neighbours(scores, index)]
+
     def _is_flash(self, index: int) -> bool:
-        """Whether the change at `index` begins or ends a flash: one or two frames, then the earlier picture again."""
-        limit = _RETURN * self._scores[index]
-        later = range(_RADIUS)
-        begins = any(
-            index + k + 1 < len(self._scores)
-            and k < len(self._returns[index + k + 1])
-            and self._returns[index + k + 1][k] < limit
-            for k in later
-        )
-        return begins or min(self._returns[index], default=np.inf) < limit
+        """Whether the change at `index` begins or ends a flash."""
+        ends = min(self._returns[index], default=np.inf) < _RETURN * self._scores[index]
+        return ends or self._flash_length(index) > 0
+
+    def _flash_length(self, index: int) -> int:
+        """Frames of the flash that begins at `index`, one or two, until the earlier picture returns; 0 if none does."""
+        for length in range(1, _RADIUS + 1):
+            returns = self._returns[index + length] if index + length < len(self._scores) else ()
+            if length <= len(returns) and returns[length - 1] < _RETURN * self._scores[index]:
+                return length
+        return 0
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
@@ -127,12 +161,16 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
     step = -(-max(H, W) // LOW_SIDE)
     if step == 1:
         return frame.astype(np.float32)
-    h, w = max(1, H // step), max(1, W // step)
-    frame = frame[: h * step, : w * step]
-    # Rows are summed in integers before floats appear: twice as fast as a mean over two axes.
-    rows = np.add.reduceat(frame, np.arange(0, frame.shape[0], step), axis=0, dtype=np.uint32)
-    blocks = np.add.reduceat(rows, np.arange(0, rows.shape[1], step), axis=1)
-    return blocks.astype(np.float32) / (min(step, H) * min(step, W))
+    down, across = min(step, H), min(step, W)  # of a block; less than a step only in a strip of a picture
+    h, w = H // down, W // across
+    frame = frame[: h * down, : w * across]
+    # Rows are summed in integers before floats appear: ten times as fast as a mean over two axes.
+    rows = frame.reshape(h, down, w * across * 3)
+    total = rows[:, 0].astype(np.uint16 if down <= 257 else np.uint32)
+    for row in range(1, down):
+        total += rows[:, row]
+    blocks = np.add.reduceat(total.reshape(h, w * across, 3), np.arange(0, w * across, across), axis=1, dtype=np.uint32)
+    return blocks.astype(np.float32) / (down * across)
 
 
 def _opponents(rgb: np.ndarray) -> np.ndarray:
