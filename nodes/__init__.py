@@ -3,6 +3,7 @@
 from ..host.api import ComfyExtension, io
 from ..host.files import register_model_folders
 from .inspecting import InspectTokens
+from .interpolating import InterpolateVideo
 from .measuring import MeasureQuality
 from .plotting import PlotRateDistortion
 from .residual import EncodeResidual
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     InspectTokens,
     MeasureQuality,
     PlotRateDistortion,
+    InterpolateVideo,
 ]
 
 

@@ -11,6 +11,9 @@ VideoTokens = io.Custom("VIDEO_TOKENS")
 FrameTimeline = io.Custom("FRAME_TIMELINE")
 """`video.timeline.FrameTimeline`: which source frames were kept, and when each was shown."""
 
+InterpModel = io.Custom("INTERP_MODEL")
+"""ComfyUI's: RIFE or FILM, from its Load Frame Interpolation Model."""
+
 MotionField = io.Custom("MOTION_FIELD")
 """Tensor float `[T, H, W, 2]`, (dx, dy) in pixels: frame t at (y, x) was at (y + dy, x + dx) in frame t - 1. Not core's
 OPTICAL_FLOW, which carries a network that estimates flow, not a field."""
