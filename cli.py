@@ -72,14 +72,52 @@ def _add_demo(add: Add) -> None:
     parser.add_argument("--seconds", type=_AMOUNT, default=4.0, metavar="N", help="use at most so much of VIDEO (4)")
 
 
+def _add_shots(add: Add) -> None:
+    parser = add("shots", commands.shots, "say where the shots of a video begin: cuts, dissolves and fades")
+    parser.add_argument("video", metavar="VIDEO")
+
+
 def _add_sample(add: Add) -> None:
     parser = add("sample", commands.sample, "keep the frames that matter, and the timeline to bring the rest back")
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument("output", metavar="OUT.mp4")
-    parser.add_argument("--policy", choices=("motion", "uniform"), default="motion", help="what decides (motion)")
-    amount = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "--policy",
+        choices=("motion", "keyframes", "uniform", "dedupe"),
+        default="motion",
+        help="motion: what interpolation would miss most (default); keyframes: shots and great changes; uniform: equal "
+        "times; dedupe: all but near-duplicates. For keyframes and dedupe the amount is a limit, and may be left out",
+    )
+    amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--frames", type=_COUNT, metavar="N", help="how many frames to keep")
     amount.add_argument("--fps", type=_AMOUNT, metavar="R", help="how many to keep per second, on average")
+    amount.add_argument(
+        "--tokens-per-second",
+        type=_AMOUNT,
+        metavar="T",
+        help="as many as cost at most T as key frames: 1 per 8x8 pixels",
+    )
+    parser.add_argument(
+        "--size", type=_SIDE, metavar="S", help="count tokens at a short side of S pixels (the video's)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("any", "4n+1", "6n+1", "8n+1"),
+        default="any",
+        help="numbers that a video model takes (any)",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("below", "above", "nearest"),
+        default="below",
+        help="which number of the preset: that below the amount (default), above it, or the nearer one",
+    )
+    parser.add_argument("--min-gap", type=_COUNT, default=1, metavar="N", help="least frames between kept ones (1)")
+    parser.add_argument("--max-gap", type=_COUNT, metavar="N", help="most frames between kept ones, and to the end")
+    parser.add_argument(
+        "--threshold", type=_AMOUNT, metavar="LEVELS", help="grey levels that keyframes (30) and dedupe (4) differ by"
+    )
+    parser.set_defaults(wrong_usage=parser.error)
     parser.add_argument("--timeline", metavar="T.json", help="write the timeline of the kept frames here")
 
 
@@ -153,6 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add_command in (
         _add_run,
         _add_demo,
+        _add_shots,
         _add_sample,
         _add_encode,
         _add_decode,
@@ -217,6 +256,8 @@ def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
         print(facts["table"])
     elif args.json:
         print(json.dumps(_finite(facts), allow_nan=False))
+    elif args.command == "shots":
+        print(commands.shots_in_words(facts))
     elif args.command == "run":
         for result in facts["results"]:
             for node, text in result["texts"].items():

@@ -157,35 +157,62 @@ def measure(args: argparse.Namespace, tell: Tell) -> Facts:
     return facts
 
 
+def shots(args: argparse.Namespace, tell: Tell) -> Facts:
+    """Where the shots of a video begin, and how."""
+    from .host import resources
+    from .sampling import detect_shots
+
+    started = time.monotonic()
+    with resources.progress(None, "look") as bar:
+        _, report, look = detect_shots(
+            os.path.abspath(args.video), check=resources.check_cancelled, progress=bar.update
+        )
+    _warn(args.video, look.warnings, tell)
+    return {**report, "seconds": round(time.monotonic() - started, 3)}
+
+
+def shots_in_words(facts: Facts) -> str:
+    """What `shots` found, a line for each."""
+    from .nodes.reports import describe_shots
+
+    return describe_shots(facts)
+
+
+def _warn(video: str, warnings: Sequence[str], tell: Tell) -> None:
+    for warning in warnings:
+        tell(f"note: {video}: {warning}")
+
+
 def sample(args: argparse.Namespace, tell: Tell) -> Facts:
     """A video of the kept frames only, each shown until the next one."""
     from .host import files, resources
-    from .sampling import sample_frames, write_sample
+    from .sampling import sample_frames, tokens_per_frame, write_sample
 
+    if args.policy in ("motion", "uniform") and not (args.frames or args.fps or args.tokens_per_second):
+        args.wrong_usage(f"--policy {args.policy} needs --frames, --fps or --tokens-per-second")
     started = time.monotonic()
     target = _output(args.output, VIDEO_SUFFIXES, args.video)
     listing = _output(args.timeline, (".json",), args.video, target) if args.timeline else None
     source, check = os.path.abspath(args.video), resources.check_cancelled
     with resources.progress(None, "look") as bar:
-        timeline, _ = sample_frames(
-            source, policy=args.policy, frames=args.frames, fps=args.fps, check=check, progress=bar.update
-        )
+        names = ("policy", "frames", "fps", "tokens_per_second", "size", "preset", "rounding", "min_gap", "max_gap")
+        wanted = {name: getattr(args, name) for name in (*names, "threshold")}
+        timeline, look = sample_frames(source, **wanted, check=check, progress=bar.update)
+    _warn(args.video, look.warnings, tell)
     with resources.progress(len(timeline.source_pts), "write") as bar:
         write_sample(source, timeline, target, check=check, progress=bar.update)
     if listing:
         files.write_whole(listing, f"{timeline.to_json()}\n".encode())
-    from .video.reader import VideoReader
-
-    with VideoReader(target) as reader:
-        width, height = reader.info.width, reader.info.height
+    rate = float(len(timeline.kept) / timeline.duration)
     return {
         "frames": len(timeline.kept),
         "source_frames": len(timeline.source_pts),
-        "width": width,
-        "height": height,
-        "frame_rate": float(len(timeline.kept) / timeline.duration),
+        "width": look.width,
+        "height": look.height,
+        "frame_rate": rate,
         "duration": float(timeline.duration),
         "kept": list(timeline.kept),
+        "tokens_per_second": rate * tokens_per_frame(look.width, look.height, args.size),
         "file_bytes": os.path.getsize(target),
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -155,6 +155,8 @@ def _by_cost(pictures: np.ndarray, shots: Shots, clock: np.ndarray, count: int, 
     if plan is None:
         return even
     plan = _top_up(plan, clock, count, amount.min_gap)
+    if len(plan) < len(even):  # where min_gap leaves room for them all only if none is moved
+        return even
     planned = restored_errors(pictures, times, groups, np.array(plan))
     gain = 10 * np.log10((errors.mean() + 1e-3) / (planned.mean() + 1e-3))
     gain_of_frames = 10 * (np.log10(errors + NOISE) - np.log10(planned + NOISE)).mean()

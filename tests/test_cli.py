@@ -237,8 +237,65 @@ class TestSample:
     def test_rate(self, facts, clip, tmp_path):
         assert facts("sample", clip, tmp_path / "s.mp4", "--fps", 9.6)["frames"] == 2
 
+    def test_budget_of_tokens(self, facts, refused, clip, tmp_path):
+        """A frame of 64x48 is 48 tokens; the clip lasts 5/24 s."""
+        found = facts("sample", clip, tmp_path / "s.mp4", "--tokens-per-second", 700)
+        assert found["frames"] == 3 and found["tokens_per_second"] == pytest.approx(3 * 48 * 24 / 5)
+        refused("sample", clip, tmp_path / "t.mp4", "--tokens-per-second", 9, names=["Invalid budget (9 tokens/s)"])
+
+    @pytest.mark.parametrize(
+        ("options", "frames"),
+        [
+            (["--frames", 4, "--preset", "4n+1"], 1),
+            (["--frames", 4, "--preset", "4n+1", "--rounding", "above"], 5),
+            (["--frames", 99, "--preset", "8n+1"], 1),
+            (["--frames", 5, "--min-gap", 2], 3),
+            (["--frames", 1, "--max-gap", 2], 3),
+            (["--policy", "keyframes", "--threshold", 255], 1),
+            (["--policy", "dedupe", "--frames", 2], 2),
+        ],
+    )
+    def test_numbers(self, facts, clip, tmp_path, options, frames):
+        found = facts("sample", clip, tmp_path / "s.mp4", *options)
+        assert found["frames"] == len(found["kept"]) == frames
+
     def test_timeline_is_not_the_video(self, refused, clip, tmp_path):
         refused("sample", clip, tmp_path / "s.mp4", "--frames", 3, "--timeline", tmp_path / "s.mp4", names=["s.mp4"])
+
+
+class TestShots:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def film(cls, tmp_path_factory):
+        """Two pictures of 20 frames each, 25 a second, and time stamps from 5 s on."""
+        from tokenreel.video.writer import VideoWriter
+
+        path = tmp_path_factory.mktemp("film") / "film.mkv"
+        pictures = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        with VideoWriter(path, width=64, height=48, frame_rate=Fraction(25)) as writer:
+            writer.write(pictures.repeat(20, 0), [125 + index for index in range(40)])
+        return path
+
+    def test_times_are_from_the_first_frame(self, facts, film):
+        found = facts("shots", film)
+        assert [(each["start"], each["end"], each["transition"]) for each in found["shots"]] == [
+            (0.0, pytest.approx(0.8), "start"),
+            (pytest.approx(0.8), pytest.approx(1.6), "cut"),
+        ]
+        assert found["frames"] == 40 and found["duration"] == pytest.approx(1.6)
+
+    def test_one_shot(self, facts, clip):
+        (shot,) = facts("shots", clip)["shots"]
+        assert (shot["first_frame"], shot["last_frame"], shot["transition"]) == (0, 4, "start")
+
+    def test_for_people(self, run, film):
+        code, out, _ = run("shots", film)
+        assert code == 0
+        assert "0.800 to 1.600 s" in out and "cut" in out
+
+    def test_sound_alone(self, refused, tmp_path):
+        sound_only(tmp_path / "sound.mp4")
+        refused("shots", tmp_path / "sound.mp4", names=["sound.mp4", "no video"])
 
 
 class TestRun:
@@ -387,6 +444,11 @@ class TestUsage:
             ["encode", "a.mp4", "b.tokens", "--size", "1.5"],
             ["encode", "a.mp4", "b.tokens", "--max-frames", "0"],
             ["sample", "a.mp4", "b.mp4"],
+            ["sample", "a.mp4", "b.mp4", "--policy", "uniform"],
+            ["sample", "a.mp4", "b.mp4", "--frames", "3", "--preset", "2n+1"],
+            ["sample", "a.mp4", "b.mp4", "--frames", "3", "--fps", "2"],
+            ["sample", "a.mp4", "b.mp4", "--frames", "3", "--min-gap", "0"],
+            ["shots"],
             ["bench", "nonsense"],
         ],
     )
@@ -401,9 +463,9 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        for command in ("run", "demo", "sample", "encode", "decode", "info", "measure", "bench"):
+        for command in ("run", "demo", "shots", "sample", "encode", "decode", "info", "measure", "bench"):
             assert f"    {command} " in out
-        for later in ("generate", "upscale", "interpolate", "quantize", "shots"):
+        for later in ("generate", "upscale", "interpolate", "quantize"):
             assert later not in out
 
     def test_facts_for_people(self, run, token_file):

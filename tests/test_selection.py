@@ -164,6 +164,11 @@ class TestCounts:
             if form == 1 and policy == "motion" and count * gap >= 200:
                 assert len(kept) == count
 
+    @pytest.mark.parametrize("policy", ["motion", "uniform"])
+    def test_min_gap_leaves_as_many_as_there_is_room_for(self, policy):
+        pictures = pictures_of([0, 3, 1, 0, 2, 5, 5, 0, 0])
+        assert len(keep(pictures, 9, policy, min_gap=2)) == 5 and len(keep(pictures, 9, policy, min_gap=4)) == 3
+
     def test_max_gap_takes_the_number_above(self):
         assert len(keep(still(100), 5, "uniform", max_gap=10, form=4)) == 13
 
