@@ -25,6 +25,7 @@ Rounding = Literal["below", "above", "nearest"]
 ROUNDINGS: tuple[Rounding, ...] = ("below", "above", "nearest")
 CHANGED = {"keyframes": 30.0, "dedupe": 4.0}
 """Thresholds in grey levels: of the root mean square difference, and of the largest one, of small grey pictures."""
+_LEAST_ERROR = 0.02  # squared grey levels: in small pictures of a still camera errors that are seen are not much larger
 _LEAST_GAIN = 0.4  # dB by which a plan must be ahead of even spacing to be taken; see `_by_cost`
 
 
@@ -135,9 +136,10 @@ def select_frames(
 def _by_cost(pictures: np.ndarray, shots: Shots, clock: np.ndarray, count: int, amount: Amount) -> list[int]:
     """The plan of least restoration error, or even spacing within shots where that is as good.
 
-    The error that counts is half the mean of squares and half their mean in decibels: neither the frames that nothing
-    can restore nor those that look alike anyway draw all frames to them. Both are told from a blend, which is worse
-    at steady motion than a network; a plan that promises little more than even spacing is not worth that doubt.
+    The error that counts is that of each frame in decibels, and half as much its share of the whole error: neither the
+    frames that nothing can restore nor those that look alike anyway draw all frames to them. Both are told from a
+    blend, which is worse at steady motion than a network; a plan that promises little more than even spacing is not
+    worth that doubt.
     """
     N, gaps = len(pictures), {"min_gap": amount.min_gap, "max_gap": amount.max_gap}
     times, groups = clock[:-1], shots.groups(N)
@@ -149,7 +151,7 @@ def _by_cost(pictures: np.ndarray, shots: Shots, clock: np.ndarray, count: int, 
     typical = float(errors.mean()) + 0.1 * NOISE
 
     def loss(error: np.ndarray) -> np.ndarray:
-        return np.log1p(error / NOISE) + error / typical
+        return np.log1p(error / _LEAST_ERROR) + 0.5 * error / typical
 
     plan = cheapest_frames(pictures, times, groups, required, loss=loss, count=count, **gaps)
     if plan is None:
