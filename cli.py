@@ -121,6 +121,43 @@ def _add_sample(add: Add) -> None:
     parser.add_argument("--timeline", metavar="T.json", help="write the timeline of the kept frames here")
 
 
+def _add_interpolate(add: Add) -> None:
+    parser = add("interpolate", commands.interpolate, "add frames between frames, or bring back those left out")
+    parser.add_argument("video", metavar="VIDEO")
+    parser.add_argument("output", metavar="OUT.mp4")
+    timing = parser.add_mutually_exclusive_group(required=True)
+    timing.add_argument("--timeline", metavar="T.json", help="what 'sample --timeline' wrote beside VIDEO")
+    timing.add_argument("--fps", type=commands.frame_rate, metavar="R", help="an even rate: 60, 23.976 or 60000/1001")
+    timing.add_argument("--times", type=_COUNT, metavar="N", help="so many frames for each one; uneven times stay")
+    parser.add_argument("--loop", action="store_true", help="move on from the last frame to the first")
+    parser.add_argument(
+        "--at-cuts",
+        choices=("hold", "crossfade"),
+        default="hold",
+        help="hold the old shot until the new one begins, or cross-fade for a fifth of a second (hold)",
+    )
+    parser.add_argument(
+        "--repeats",
+        choices=("keep", "retime"),
+        default="keep",
+        help="keep frames that show the same as the one before, or spread motion over them (keep)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("net", "flow", "blend"),
+        default="net",
+        help="net: the network that comes along; flow: without a network; blend: plain mixing (net)",
+    )
+    parser.add_argument(
+        "--static-threshold",
+        type=_number(int, 0, "a whole number of 0 or more"),
+        metavar="LEVELS",
+        help="copy places that change less than this, of 255 (2); 0: only what is equal",
+    )
+    parser.add_argument("--whole", action="store_true", help="compute whole frames, also what does not move")
+    parser.add_argument("--lossless", action="store_true", help="keep the frames' RGB exactly, for measuring")
+
+
 def _add_encode(add: Add) -> None:
     parser = add("encode", commands.encode, "encode a video to tokens")
     parser.add_argument("video", metavar="VIDEO")
@@ -193,6 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_demo,
         _add_shots,
         _add_sample,
+        _add_interpolate,
         _add_encode,
         _add_decode,
         _add_info,

@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,50 @@ def sample(args: argparse.Namespace, tell: Tell) -> Facts:
         "file_bytes": os.path.getsize(target),
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def frame_rate(text: str) -> Fraction:
+    """A frame rate as an argument; argparse prints the complaint."""
+    from .video.frame_rates import parse_frame_rate
+
+    try:
+        return parse_frame_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def interpolate(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A video with more frames, or others, that lasts as long."""
+    from .host import resources
+    from .interpolation import interpolate as interpolated
+    from .models.changed_regions import THRESHOLD
+    from .nodes.interpolating import load_engine
+    from .video.timeline import FrameTimeline
+
+    target = _output(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline]))
+    listing = Path(args.timeline).read_text(encoding="utf-8", errors="replace") if args.timeline else ""
+    timeline = FrameTimeline.from_json(listing) if args.timeline else None
+    threshold = THRESHOLD if args.static_threshold is None else args.static_threshold
+    with resources.progress(None, "interpolate") as bar:
+        facts = interpolated(
+            os.path.abspath(args.video),
+            target,
+            interpolator=load_engine(args.engine),
+            timeline=timeline,
+            rate=args.fps,
+            times=args.times,
+            loop=args.loop,
+            at_cuts=args.at_cuts,
+            repeats=args.repeats,
+            static_threshold=None if args.whole else threshold,
+            device=resources.device(),
+            lossless=args.lossless,
+            check=resources.check_cancelled,
+            progress=bar.update,
+        )
+    for note in facts.pop("notes"):
+        tell(f"note: {args.video}: {note}")
+    return {**facts, "engine": args.engine, "file_bytes": os.path.getsize(target)}
 
 
 def run(args: argparse.Namespace, tell: Tell) -> Facts:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ class Sound(NamedTuple):
     source: Source
     start: Fraction | float = 0
     length: Fraction | float | None = None
+
+
+class _Output(NamedTuple):
+    frame: np.ndarray
+    """uint8 `[H, W, 3]`."""
+    tick: int
+    way: Literal["passed", "interpolated", "held", "faded"]
 
 
 @dataclass
@@ -209,7 +216,7 @@ def restore(
     between = InBetweens(interpolator, static_threshold, check, device)
     with torch.inference_mode():
         knots = _kept_knots(plan, (Knot(frame, 0) for frame in frames))
-        yield from (frame for frame, _ in _made(plan, knots, between))
+        yield from (made.frame for made in _made(plan, knots, between))
 
 
 # -- from frames to knots
@@ -298,8 +305,8 @@ def _shortened(plan: _Plan, run: list[Knot]) -> Iterator[Knot]:
 # -- from knots to frames
 
 
-def _made(plan: _Plan, knots: Iterator[Knot], between: InBetweens) -> Iterator[tuple[np.ndarray, int]]:
-    """(frame, tick) of all output frames."""
+def _made(plan: _Plan, knots: Iterator[Knot], between: InBetweens) -> Iterator[_Output]:
+    """All output frames."""
     first = next(knots, None)
     for second in knots:
         assert first is not None
@@ -308,10 +315,10 @@ def _made(plan: _Plan, knots: Iterator[Knot], between: InBetweens) -> Iterator[t
         first = second
 
 
-def _span(plan: _Plan, first: Knot, second: Knot, between: InBetweens) -> Iterator[tuple[np.ndarray, int]]:
-    """(frame, tick) of those from the first knot until the second."""
-    join, tally = plan.joiner.join(first, second), plan.tally
-    tally.cuts += join.is_cut
+def _span(plan: _Plan, first: Knot, second: Knot, between: InBetweens) -> Iterator[_Output]:
+    """Those from the first knot until the second."""
+    join = plan.joiner.join(first, second)
+    plan.tally.cuts += join.is_cut
     showings = [
         (each, join.share(each.position)) for each in plan.times.within((first.tick, *first.repeats, second.tick))
     ]
@@ -320,15 +327,11 @@ def _span(plan: _Plan, first: Knot, second: Knot, between: InBetweens) -> Iterat
     for each, share in showings:
         if share is None:
             knot = second if each.position >= join.end else first
-            tally.passed += each.position == knot.tick
-            tally.held += each.position != knot.tick
-            yield knot.frame, each.tick
+            yield _Output(knot.frame, each.tick, "passed" if each.position == knot.tick else "held")
         elif join.kind == "motion":
-            tally.interpolated += 1
-            yield next(moving), each.tick
+            yield _Output(next(moving), each.tick, "interpolated")
         else:
-            tally.faded += 1
-            yield _mixed(first.frame, second.frame, share), each.tick
+            yield _Output(_mixed(first.frame, second.frame, share), each.tick, "faded")
 
 
 def _mixed(first: np.ndarray, second: np.ndarray, share: Fraction) -> np.ndarray:
@@ -343,29 +346,30 @@ def _mixed(first: np.ndarray, second: np.ndarray, share: Fraction) -> np.ndarray
 def _write(
     writer: VideoWriter,
     plan: _Plan,
-    frames: Iterator[tuple[np.ndarray, int]],
+    outputs: Iterator[_Output],
     collect: Callable[[np.ndarray], None] | None,
 ) -> tuple[int, Fraction]:
     """Writes all frames; how many, and how long they last in seconds."""
     ticks: list[int] = []
-    for frame, tick in _until_end(plan, frames):
+    for frame, tick, way in _until_end(plan, outputs):
         writer.write(frame[np.newaxis], [tick])
         if collect:
             collect(frame[np.newaxis])
         ticks = [*ticks[:1], tick]
+        setattr(plan.tally, way, getattr(plan.tally, way) + 1)
         plan.written += 1
     last = max(1, plan.times.end(plan.end) - ticks[-1])
     writer.close(last)
     return plan.written, (ticks[-1] + last - ticks[0]) * plan.times.time_base
 
 
-def _until_end(plan: _Plan, frames: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
+def _until_end(plan: _Plan, outputs: Iterator[_Output]) -> Iterator[_Output]:
     """Without a last frame that begins after the output's end, which is known when all of the source is read."""
-    waiting = next(frames)
-    for following in frames:
+    waiting = next(outputs)
+    for following in outputs:
         yield waiting
         waiting = following
-    if waiting[1] < plan.times.end(plan.end):
+    if waiting.tick < plan.times.end(plan.end):
         yield waiting
 
 

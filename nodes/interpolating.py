@@ -208,16 +208,16 @@ def _between(engine: str, interp_model: Any, threshold: int | None) -> InBetween
     if interp_model is not None:
         model = CoreInterpolator(interp_model)
         return InBetweens(SparingInterpolator(model), threshold, check, device=model.device, at_once=AT_ONCE)
-    return InBetweens(SparingInterpolator(load_engine(engine)), threshold, check, device=resources.device())
+    return InBetweens(load_engine(engine), threshold, check, device=resources.device())
 
 
-def load_engine(engine: str) -> Any:
+def load_engine(engine: str) -> SparingInterpolator:
     """The interpolator of that name, on the device that networks run on."""
     if engine == "net":
         interpolator = checkpoint.load_interpolator()
         interpolator.net.to(resources.device())
-        return interpolator
-    return FlowInterpolator() if engine == "flow" else BlendInterpolator()
+        return SparingInterpolator(interpolator)
+    return SparingInterpolator(FlowInterpolator() if engine == "flow" else BlendInterpolator())
 
 
 def _interpolate(

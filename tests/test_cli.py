@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -298,6 +299,53 @@ class TestShots:
         refused("shots", tmp_path / "sound.mp4", names=["sound.mp4", "no video"])
 
 
+class TestInterpolate:
+    @pytest.mark.parametrize(
+        ("options", "frames", "rate"),
+        [(("--times", "3"), 15, 72), (("--fps", "60"), 12, 60), (("--fps", "30000/1001"), 6, 30000 / 1001)],
+    )
+    def test_keys(self, facts, clip, tmp_path, options, frames, rate):
+        found = facts("interpolate", clip, tmp_path / "x.mp4", *options, "--engine", "flow")
+        assert (found["frames"], found["width"], found["height"]) == (frames, 64, 48)
+        assert found["frame_rate"] == pytest.approx(rate)
+        assert found["duration"] == pytest.approx(5 / 24, abs=1 / rate)
+        assert 0 <= found["computed_fraction"] <= 1 and found["source_frames"] == 5
+        assert found["passed"] + found["interpolated"] + found["held"] + found["faded"] == frames
+        assert found["file_bytes"] == (tmp_path / "x.mp4").stat().st_size
+        assert found["seconds"] > 0 and found["peak_rss_bytes"] > 20e6
+
+    def test_what_was_sampled_comes_back(self, facts, clip, tmp_path):
+        few, listing, whole = (tmp_path / name for name in ("few.mp4", "t.json", "whole.mp4"))
+        facts("sample", clip, few, "--policy", "uniform", "--frames", "2", "--timeline", listing)
+        found = facts("interpolate", few, whole, "--timeline", listing, "--engine", "blend")
+        assert (found["frames"], found["frame_rate"], found["passed"]) == (5, 24.0, 2)
+        assert found["duration"] == pytest.approx(5 / 24)
+
+    def test_whole_frames_and_how_repeats_are_treated(self, facts, clip, tmp_path):
+        how = ("--whole", "--repeats", "retime", "--at-cuts", "crossfade", "--loop", "--lossless")
+        found = facts("interpolate", clip, tmp_path / "x.mp4", "--times", "2", "--engine", "blend", *how)
+        assert found["computed_fraction"] == 1 and found["held"] == 0
+
+    def test_another_timeline(self, refused, facts, clip, tmp_path):
+        few, listing = tmp_path / "few.mp4", tmp_path / "t.json"
+        facts("sample", clip, few, "--frames", "2", "--timeline", listing)
+        names = ["has more than 2 frames", "the timeline kept 2"]
+        refused("interpolate", clip, tmp_path / "x.mp4", "--timeline", listing, "--engine", "flow", names=names)
+
+    def test_no_timeline(self, refused, clip, tmp_path):
+        (tmp_path / "t.json").write_text("[]")
+        more = ("--timeline", tmp_path / "t.json", "--engine", "flow")
+        refused("interpolate", clip, tmp_path / "x.mp4", *more, names=["Not a timeline"])
+        (tmp_path / "t.json").write_bytes(bytes(range(256)))
+        refused("interpolate", clip, tmp_path / "x.mp4", *more, names=["Not a timeline"])
+
+    @pytest.mark.parametrize("rate", ["fast", "0", "24/0", "1e4"])
+    def test_a_rate_that_is_none(self, clip, tmp_path, capsys, rate):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["interpolate", str(clip), str(tmp_path / "x.mp4"), "--fps", rate])
+        assert f"Invalid frame rate '{rate}'" in capsys.readouterr().err
+
+
 class TestRun:
     @pytest.fixture
     def workflow(self, tmp_path, clip):
@@ -400,11 +448,11 @@ class TestRefused:
     def test_missing_weights(self, refused, clip, tmp_path):
         refused("encode", clip, tmp_path / "x.tokens", "--tokenizer", tmp_path / "none.safetensors", names=["none"])
 
-    @pytest.mark.parametrize("command", ["encode", "decode", "sample"])
+    @pytest.mark.parametrize("command", ["encode", "decode", "sample", "interpolate"])
     def test_missing_folder(self, refused, clip, token_file, tmp_path, command):
         source = token_file if command == "decode" else clip
         target = tmp_path / "none" / ("x.tokens" if command == "encode" else "x.mp4")
-        more = ["--frames", "2"] if command == "sample" else []
+        more = {"sample": ["--frames", "2"], "interpolate": ["--times", "2"]}.get(command, [])
         refused(command, source, target, *more, names=[target, "does not exist", "Create it first"])
 
     @pytest.mark.parametrize(("command", "name"), [("encode", "x.mp4"), ("decode", "x.tokens"), ("sample", "x.gif")])
@@ -463,9 +511,10 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        for command in ("run", "demo", "shots", "sample", "encode", "decode", "info", "measure", "bench"):
-            assert f"    {command} " in out
-        for later in ("generate", "upscale", "interpolate", "quantize"):
+        served = ("run", "demo", "shots", "sample", "interpolate", "encode", "decode", "info", "measure", "bench")
+        for command in served:
+            assert re.search(rf"^    {command}\s", out, re.MULTILINE)
+        for later in ("generate", "upscale", "quantize"):
             assert later not in out
 
     def test_facts_for_people(self, run, token_file):

@@ -22,6 +22,7 @@ from tokenreel.video.writer import VideoWriter
 
 HEIGHT, WIDTH = 48, 64
 MS = Fraction(1, 1000)
+WAYS = ("passed", "interpolated", "held", "faded")
 
 
 def grey(*levels):
@@ -66,7 +67,7 @@ def run(tmp_path):
             chunks, base = list(reader.chunks()), reader.info.time_base
         times = [pts * base for chunk in chunks for pts in chunk.pts]
         frames = np.concatenate([chunk.frames for chunk in chunks])
-        assert report["frames"] == len(frames)
+        assert report["frames"] == len(frames) == sum(report[way] for way in WAYS)
         return report, frames, [*times, times[-1] + chunks[-1].durations[-1] * base]
 
     return call
