@@ -18,7 +18,7 @@ from .models.selection import CHANGED, FORMS, Amount, Policy, Rounding, Shots, s
 from .models.shots import MotionMeter
 from .stations import Advance, Check, Source, unwatched
 from .tokens.video_tokens import grid_size
-from .video.clips import VideoClip
+from .video.clips import Clip, VideoClip
 from .video.frames import fit_size
 from .video.timeline import GRADUAL, FrameTimeline
 from .video.writer import VideoWriter
@@ -33,7 +33,7 @@ class Look:
     pictures: np.ndarray
     width: int
     height: int
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def times(self) -> list[float]:
@@ -63,14 +63,20 @@ def look_at(
     check: Check = unwatched,
     progress: Advance = unwatched,
 ) -> Look:
-    """One pass over a clip at low resolution: times, motion, shots. Keeps up to 4 KB a frame."""
-    meter, thumbnails = MotionMeter(), Thumbnails()
+    """One pass over a file at low resolution: times, motion, shots. Keeps up to 4 KB a frame."""
     with VideoClip(source, start=start, duration=duration) as clip:
-        for chunk in clip.chunks():
-            check()
-            meter.update(chunk.frames)
-            thumbnails.update(chunk.frames)
-            progress(len(chunk.pts))
+        look = look_over(clip, check=check, progress=progress)
+    return replace(look, warnings=tuple(clip.reader.warnings))
+
+
+def look_over(clip: Clip, *, check: Check = unwatched, progress: Advance = unwatched) -> Look:
+    """`look_at` for a clip of any kind."""
+    meter, thumbnails = MotionMeter(), Thumbnails()
+    for chunk in clip.chunks():
+        check()
+        meter.update(chunk.frames)
+        thumbnails.update(chunk.frames)
+        progress(len(chunk.pts))
     shots, transitions = _shots_of(meter, len(clip.pts))
     timeline = FrameTimeline(
         time_base=clip.time_base,
@@ -81,8 +87,7 @@ def look_at(
         shots=shots,
         transitions=transitions,
     )
-    warnings = tuple(clip.reader.warnings)
-    return Look(timeline, meter, thumbnails.pictures, clip.width, clip.height, warnings)
+    return Look(timeline, meter, thumbnails.pictures, clip.width, clip.height)
 
 
 def _shots_of(meter: MotionMeter, count: int) -> tuple[tuple[int, ...], tuple[tuple[int, int, str], ...]]:
