@@ -233,7 +233,7 @@ def interpolate(args: argparse.Namespace, tell: Tell) -> Facts:
     """A video with more frames, or others, that lasts as long."""
     from .host import resources
     from .interpolation import interpolate as interpolated
-    from .models.changed_regions import THRESHOLD
+    from .models.changed_tiles import THRESHOLD
     from .nodes.interpolating import load_engine
     from .video.timeline import FrameTimeline
 

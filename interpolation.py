@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from .models.changed_regions import THRESHOLD, InBetweens, changed_tiles
+from .models.changed_regions import InBetweens
+from .models.changed_tiles import THRESHOLD, changed_tiles
 from .models.interpolator import Interpolator
 from .models.shots import MotionMeter
 from .stations import Advance, Check, Source, unwatched

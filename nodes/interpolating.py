@@ -9,7 +9,8 @@ from ..host.api import io, ui, video_from_file, video_source
 from ..host.interp_models import AT_ONCE, CoreInterpolator, SparingInterpolator
 from ..interpolation import Sound, find_cuts, interpolate_clip
 from ..models import checkpoint
-from ..models.changed_regions import THRESHOLD, InBetweens
+from ..models.changed_regions import InBetweens
+from ..models.changed_tiles import THRESHOLD
 from ..models.interpolator import BlendInterpolator, FlowInterpolator
 from ..video.frame_rates import parse_frame_rate
 from ..video.output_times import MAX_TIMES
