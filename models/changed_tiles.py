@@ -80,11 +80,9 @@ def differences(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
 def active_tiles(changed: np.ndarray) -> np.ndarray:
     """bool like `changed`: these, what lies between those that are near each other, and a rim of one tile."""
     reach = max(1, round(_REACH * max(changed.shape)))
-    tiles = torch.from_numpy(changed.astype(np.float32))[None, None]
     # what lies beyond the edge never counts: so something near it is taken to come from there
-    wide = F.max_pool2d(tiles, 2 * reach + 1, 1, reach)
-    closed = 1 - F.max_pool2d(1 - wide, 2 * reach + 1, 1, reach)
-    return grown((torch.maximum(closed, tiles)[0, 0] > 0).numpy())
+    closed = ~grown(~grown(changed, reach), reach)
+    return grown(closed | changed)
 
 
 def active_boxes(active: np.ndarray, height: int, width: int) -> list[tuple[Box, np.ndarray]]:
@@ -170,6 +168,9 @@ def _span(start: int, stop: int, limit: int) -> tuple[int, int]:
     return begin, begin + length
 
 
-def grown(tiles: np.ndarray) -> np.ndarray:
-    """bool tiles, with the eight neighbours of every tile that is True."""
-    return (F.max_pool2d(torch.from_numpy(tiles.astype(np.float32))[None, None], 3, 1, 1)[0, 0] > 0).numpy()
+def grown(tiles: np.ndarray, reach: int = 1) -> np.ndarray:
+    """bool tiles, with those around every one that is True, up to `reach` away."""
+    wide = torch.from_numpy(tiles.astype(np.float32))[None, None]
+    for size, pad in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):  # rows, then columns
+        wide = F.max_pool2d(wide, size, 1, pad)
+    return (wide[0, 0] > 0).numpy()
