@@ -29,10 +29,11 @@ NOTES = {"Note", "MarkdownNote"}  # live in the editor only
 NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds after the widgets
 NO_WIDGETS = {"PreviewAny"}
 REEL = "tokenreel_reel.mp4"
-FIRST, SECOND = "01_video_to_tokens_and_back", "02_rate_distortion"
+FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
     SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
+    THIRD: ["2.fps=3", "4.engine=flow"],
 }
 
 each_workflow = pytest.mark.parametrize("name", NAMES)
@@ -174,6 +175,21 @@ class TestRateDistortion:
         curve, table = run.values["4"]
         assert curve.shape[0] == 1 and curve.shape[3] == 3
         assert run.texts["5"] == table and "every frame for itself" in table
+
+
+class TestFewFrames:
+    def test_every_frame_comes_back(self, inputs, tmp_path):
+        run = run_workflow(
+            twin(THIRD), OURS, overrides=SMALL[THIRD], input_dir=inputs, output_dir=tmp_path, keep=["2", "6"]
+        )
+        _, kept, timeline, count, plot = run.values["2"]
+        with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as restored:
+            before, after = ([pts for chunk in each.chunks() for pts in chunk.pts] for each in (source, restored))
+            times = [pts * source.info.time_base for pts in before]
+            assert [pts * restored.info.time_base for pts in after] == times
+        assert len(timeline.source_pts) == len(before) > 2 * count == 2 * len(kept) and plot.shape[0] == 1
+        report, psnr, _, _ = run.values["6"]
+        assert run.texts["8"] == report and f"{len(before)} frames compared" in report and psnr > 15
 
 
 class TestStandalone:
