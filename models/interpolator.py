@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .flow_search import pixel_grid, sample, start_flow
+from .flow_search import find_motion, flow_at, local_mean, pixel_grid, sample
 
 SCALES = (16, 8, 4, 2, 1)
 ALIGN = 64
 """Height and width that a network sees are multiples of this."""
+_AGREEMENT = 12 / 255  # where both frames differ by this along the motion, fine detail counts 1/e
 _FEATURES = 8  # channels that a block hands to the next one, beside flow and mask
 
 
@@ -177,14 +178,14 @@ class IFNet(nn.Module):
         time: Tensor,
         features: tuple[Tensor, Tensor] | None = None,
         start: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The frame in between `[B, 3, H, W]`, and the flows after each block."""
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The frame in between `[B, 3, H, W]` as the family mixes it, and what `estimate` gives."""
         if features is None:
             features = self.encode(first), self.encode(second)
         flows, mask = self.estimate(first, second, time, features, start)
         grid = pixel_grid(first.shape[-2], first.shape[-1], first)
         one, two = sample(first, grid + flows[-1][:, :2]), sample(second, grid + flows[-1][:, 2:])
-        return torch.lerp(two, one, torch.sigmoid(mask)), flows
+        return torch.lerp(two, one, torch.sigmoid(mask)), flows, mask
 
 
 def pad(frame: Tensor, align: int = ALIGN) -> Tensor:
@@ -220,8 +221,21 @@ class BlendInterpolator:
         return torch.lerp(first, second, _moments(times, first).to(first.dtype))
 
 
+def blend(first: Tensor, second: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """Both frames moved by `[B, 4, H, W]` and mixed, the first by `share` `[B, 1, H, W]`; `[B, 3, H, W]` in [0, 1].
+
+    Bicubic samples keep detail where both agree; where they do not, smoother ones are nearer to what was there.
+    """
+    grid = pixel_grid(first.shape[-2], first.shape[-1], first)
+    to_first, to_second = grid + flow[:, :2], grid + flow[:, 2:]
+    one, two = sample(first, to_first), sample(second, to_second)
+    agree = torch.exp(-local_mean((one - two).abs().mean(1, keepdim=True), 5) / _AGREEMENT)
+    sharp = torch.lerp(sample(second, to_second, "bicubic"), sample(first, to_first, "bicubic"), share)
+    return torch.lerp(torch.lerp(two, one, share), sharp, agree).clamp(0, 1)
+
+
 class FlowInterpolator:
-    """Follows the motion that `start_flow` finds, and cross-fades along it. Needs no weights."""
+    """Follows the motion that `find_motion` finds, and blends along it. Needs no weights."""
 
     def prepare(self, frame: Tensor) -> None:
         """Nothing is kept."""
@@ -233,15 +247,14 @@ class FlowInterpolator:
         """As Interpolator.between."""
         _check_pair(first, second)
         H, W = first.shape[-2:]
-        moments = _moments(times, first)
-        one, two = (pad(each, 16).expand(len(moments), -1, -1, -1) for each in (first, second))
-        flow, grid = start_flow(one, two, moments), pixel_grid(*one.shape[-2:], one)
-        warped = sample(one, grid + flow[:, :2]), sample(two, grid + flow[:, 2:])
-        return torch.lerp(*warped, moments.to(first.dtype))[:, :, :H, :W].clamp(0, 1)
+        moments, many = _moments(times, first), (len(times), -1, -1, -1)
+        first, second = pad(first, 16), pad(second, 16)
+        flow, share = flow_at(find_motion(first, second), moments)
+        return blend(first.expand(many), second.expand(many), flow, share)[:, :, :H, :W]
 
 
 class NetInterpolator:
-    """An IFNet, from the flow that `start_flow` finds unless `started` is False: then all comes from the network."""
+    """An IFNet that starts from the flow of `find_motion`; if not `started`, all comes from the network."""
 
     def __init__(self, net: IFNet, started: bool = True):
         self.net, self.started = net, started
@@ -260,7 +273,11 @@ class NetInterpolator:
         H, W = first.shape[-2:]
         moments, many = _moments(times, first), (len(times), -1, -1, -1)
         one, two = features or (self.prepare(first), self.prepare(second))
-        first, second = pad(first).expand(many), pad(second).expand(many)
-        start = start_flow(first, second, moments) if self.started else None
-        output, _ = self.net(first, second, moments, (one.expand(many), two.expand(many)), start)
-        return output[:, :, :H, :W].clamp(0, 1)
+        pair = one.expand(many), two.expand(many)
+        first, second = pad(first), pad(second)
+        start = flow_at(find_motion(first, second), moments)[0] if self.started else None
+        first, second = first.expand(many), second.expand(many)
+        if start is None:
+            return self.net(first, second, moments, pair)[0][:, :, :H, :W].clamp(0, 1)
+        flows, mask = self.net.estimate(first, second, moments, pair, start)
+        return blend(first, second, flows[-1], torch.sigmoid(mask))[:, :, :H, :W]

@@ -5,7 +5,7 @@
 Half of each batch is synthetic layered motion, whose flow is known exactly; the other half are real windows of three
 frames from a clip, where the flow is taught by DIS (OpenCV) between the frame in between, which only training has, and
 its neighbours, as far as it explains the frame better than the network's own. A share of the steps starts from the flow
-that `models.flow_search.start_flow` finds without weights, as the pack does in use; the others start from
+that `models.flow_search` finds without weights, as the pack does in use; the others start from
 nothing, as ComfyUI's own node does.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..models.checkpoint import save_checkpoint
-from ..models.flow_search import pixel_grid, sample, start_flow
-from ..models.interpolator import IFNet
+from ..models.flow_search import find_motion, flow_at, pixel_grid, sample
+from ..models.interpolator import IFNet, blend
 from .arguments import training_parser
 from .data import ClipPack
 from .layered_motion import layered_motion
@@ -84,16 +84,6 @@ def taught_flow(window: Tensor) -> Tensor:
     return torch.cat(flows, -1).permute(2, 0, 1)
 
 
-def laplacian_distance(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
-    """L1 distance of Laplacian pyramids: as of pictures, but what is coarse counts more."""
-    difference, total = a - b, torch.zeros(())
-    for level in range(levels):
-        small = F.avg_pool2d(difference, 2)
-        total = total + 2**level * (difference - F.interpolate(small, scale_factor=2, mode="bilinear")).abs().mean()
-        difference = small
-    return total + 2**levels * difference.abs().mean()
-
-
 def flow_distance(flows: list[Tensor], taught: Tensor, weight: Tensor) -> Tensor:
     """Mean distance in pixels of the flows after each block to the taught ones; later blocks count more."""
     total, sum_of_shares = torch.zeros(()), 0.0
@@ -142,16 +132,15 @@ def train(args: argparse.Namespace) -> None:
         start = None
         if torch.rand(1, generator=generator) < args.started:
             with torch.no_grad():
-                start = start_flow(first, second, moment)
+                start, _ = flow_at(find_motion(first, second), moment)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            output, flows = run(first, second, moment, start=start)
-        output = output.float()
+            output, flows, mask = run(first, second, moment, start=start)
+        if start is not None:
+            output = blend(first, second, flows[-1], torch.sigmoid(mask))
         distance = flow_distance(flows, taught, trust_in(taught, trust, flows[-1].detach(), frames))
         squared = (output - middle).square().mean((1, 2, 3))
-        # What counts in the end is PSNR, a mean of logarithms; at first that would drown the flow.
-        loss = laplacian_distance(output, middle) + args.flow * (1 - 0.9 * spent) * distance
-        if spent > 0.3:
-            loss = loss + 0.02 * (squared + 1e-4).log().mean()
+        # What counts in the end is PSNR, a mean of logarithms: crops that are nearly right are to become right.
+        loss = 0.1 * (squared + 2e-5).log().mean() + (output - middle).abs().mean() + args.flow * distance
         loss.backward()
         descend(model, optimizers, spent, step)
         average.update(model, step)
@@ -178,7 +167,7 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.01)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side", type=int, default=192, help="a multiple of 64")
-    parser.add_argument("--flow", type=float, default=0.02, help="weight of a pixel of wrong flow at the beginning")
+    parser.add_argument("--flow", type=float, default=0.005, help="weight of a pixel of wrong flow")
     parser.add_argument("--started", type=float, default=0.0, help="share of the steps that start from a flow")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw the batches")
     train(parser.parse_args())
