@@ -76,8 +76,10 @@ from fractions import Fraction
 from tokenreel.host.interp_models import AT_ONCE, CoreInterpolator, SparingInterpolator
 from tokenreel.interpolation import interpolate_clip
 from tokenreel.models.changed_regions import InBetweens
+from tokenreel.nodes.interpolating import InterpolateVideo
 from tokenreel.video.clips import ImageClip
 from tokenreel.video.retiming import Retiming
+folder_paths.set_temp_directory(os.path.join(base, "temp"))
 folder = os.path.join(base, "frame_interpolation")
 os.mkdir(folder)
 folder_paths.folder_names_and_paths["frame_interpolation"] = ([folder], {".safetensors"})
@@ -116,6 +118,14 @@ with torch.inference_mode():
         interpolate_clip(ImageClip(images, Fraction(24)), os.path.join(base, f"{name}.mp4"), Retiming(times=times),
             between, collect=lambda frame: collected.append(frame[0]))
         whole = torch.equal(torch.from_numpy(np.stack(collected[: 2 * times + 1])), (theirs * 255).round().byte())
+        if name == "rife_raw":
+            sockets = InterpolateVideo.GET_SCHEMA().inputs
+            widgets = {each.id: each.default for each in sockets if hasattr(each, "default")}
+            widgets |= {"times": times, "as_images": True, "images": images, "interp_model": patcher}
+            widgets = {key: value for key, value in widgets.items() if value is not None}
+            video, made, rate, text = InterpolateVideo.execute(**widgets).args
+            same = torch.equal((made[: len(theirs)] * 255).round(), (theirs * 255).round())
+            seen["node"] = [same, len(made), type(video).__module__.split(".")[0], rate, text]
         seen[name] = [exact, whole, len(collected), float(theirs.std())]
     small = model.between(frames(1, 9, 17).movedim(-1, 1), frames(1, 9, 17).movedim(-1, 1), [0.5])
     seen["small"] = [list(small.shape), bool(small.isfinite().all())]
@@ -132,4 +142,6 @@ def test_the_frames_of_comfyuis_own_node(tmp_path):
         exact, whole, frames, spread = seen[name]
         assert exact and whole and frames == 3 * times, name
         assert spread > 0.01  # it is no flat grey that is compared
+    same, frames, module, rate, text = seen["node"]
+    assert same and (frames, module, rate) == (15, "comfy_api", 120.0) and "100.0% of the interpolated" in text
     assert seen["small"] == [[1, 3, 9, 17], True]
