@@ -161,13 +161,11 @@ def measure(args: argparse.Namespace, tell: Tell) -> Facts:
 def shots(args: argparse.Namespace, tell: Tell) -> Facts:
     """Where the shots of a video begin, and how."""
     from .host import resources
-    from .sampling import detect_shots
+    from .sampling import detect_shots, frames_in
 
-    started = time.monotonic()
-    with resources.progress(None, "look") as bar:
-        _, report, look = detect_shots(
-            os.path.abspath(args.video), check=resources.check_cancelled, progress=bar.update
-        )
+    started, source = time.monotonic(), os.path.abspath(args.video)
+    with resources.progress(frames_in(source), "look") as bar:
+        _, report, look = detect_shots(source, check=resources.check_cancelled, progress=bar.update)
     _warn(args.video, look.warnings, tell)
     return {**report, "seconds": round(time.monotonic() - started, 3)}
 
@@ -187,7 +185,7 @@ def _warn(video: str, warnings: Sequence[str], tell: Tell) -> None:
 def sample(args: argparse.Namespace, tell: Tell) -> Facts:
     """A video of the kept frames only, each shown until the next one."""
     from .host import files, resources
-    from .sampling import sample_frames, tokens_per_frame, write_sample
+    from .sampling import frames_in, sample_frames, tokens_per_frame, write_sample
 
     if args.policy in ("motion", "uniform") and not (args.frames or args.fps or args.tokens_per_second):
         args.wrong_usage(f"--policy {args.policy} needs --frames, --fps or --tokens-per-second")
@@ -195,7 +193,7 @@ def sample(args: argparse.Namespace, tell: Tell) -> Facts:
     target = _output(args.output, VIDEO_SUFFIXES, args.video)
     listing = _output(args.timeline, (".json",), args.video, target) if args.timeline else None
     source, check = os.path.abspath(args.video), resources.check_cancelled
-    with resources.progress(None, "look") as bar:
+    with resources.progress(frames_in(source), "look") as bar:
         names = ("policy", "frames", "fps", "tokens_per_second", "size", "preset", "rounding", "min_gap", "max_gap")
         wanted = {name: getattr(args, name) for name in (*names, "threshold")}
         timeline, look = sample_frames(source, **wanted, check=check, progress=bar.update)

@@ -20,6 +20,7 @@ from .stations import Advance, Check, Source, unwatched
 from .tokens.video_tokens import grid_size
 from .video.clips import Clip, VideoClip
 from .video.frames import fit_size
+from .video.packet_index import read_packets
 from .video.timeline import GRADUAL, FrameTimeline
 from .video.writer import VideoWriter
 
@@ -53,6 +54,12 @@ class Look:
         cuts = tuple(each for each in begins if each not in slow)
         ends = tuple(first - 1 for first, _, _ in gradual if first > 0)
         return Shots(begins=begins, cuts=cuts, ends=ends, strength=tuple(strength.tolist()))
+
+
+def frames_in(source: Source, *, start: Fraction | float = 0, duration: Fraction | float | None = None) -> int | None:
+    """How many frames there are to read, told by the packets without decoding; None where they do not tell."""
+    index = read_packets(source)
+    return index.count(start, duration) or None if index else None
 
 
 def look_at(

@@ -92,10 +92,14 @@ def _held(paths: Sequence[Path], args: argparse.Namespace, tell: Tell) -> tuple[
 
 
 def composites(held: dict[str, HeldClip]) -> Iterator[tuple[str, str, HeldClip]]:
-    """(name, kind, clip): each of the third of clips that move most, after a frozen and after a nearly still scene."""
-    motion = {name: float(look_over(clip).meter.energy.mean()) for name, clip in held.items()}
+    """(name, kind, clip): each of the third of clips that move most, after a frozen and after a nearly still scene.
+
+    Clips of less than a second are left out.
+    """
+    long = {name: clip for name, clip in held.items() if clip.duration >= 1}
+    motion = {name: float(look_over(clip).meter.energy.mean()) for name, clip in long.items()}
     ranked = sorted(motion, key=lambda name: motion[name])
-    third = max(1, len(ranked) // 3)
+    third = -(-len(ranked) // 3)
     for still, moving in zip(ranked[:third], ranked[-third:], strict=True):
         fast, slow = held[moving], held[still]
         count = round(SECONDS * fast.frame_rate)

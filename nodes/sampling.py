@@ -6,7 +6,7 @@ from typing import Any
 from ..host import files, resources
 from ..host.api import io, ui, video_from_file, video_source
 from ..models.selection import FORMS, POLICIES, ROUNDINGS
-from ..sampling import KEY_FRAMES, detect_shots, kept_frames, sample_frames, write_sample
+from ..sampling import KEY_FRAMES, detect_shots, frames_in, kept_frames, sample_frames, write_sample
 from ..video.clips import VideoClip
 from ..video.motion_plot import motion_plot
 from .reports import describe_shots
@@ -190,8 +190,8 @@ def _wanted(amount: str, widgets: dict[str, Any]) -> dict[str, Any]:
 def _passes(video: Any) -> int | None:
     """The frames that two passes over a VIDEO read, where that is known."""
     file, start, duration = video_source(video)
-    with VideoClip(file, start=start, duration=duration) as clip:
-        return 2 * clip.length if clip.length else None
+    count = frames_in(file, start=start, duration=duration)
+    return 2 * count if count else None
 
 
 class DetectShots(io.ComfyNode):
