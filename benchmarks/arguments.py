@@ -13,8 +13,10 @@ NAMES = {
     "memory": "memory and time for encoding and decoding at several sizes",
     "video": "memory for reading and writing a long 720p clip",
     "start": "how long importing takes",
+    "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
+    "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
 }
-NEED_CLIPS = ("tokens", "speed")
+NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, on what, and where the figures go."""
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
-    parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens' and 'speed'")
+    parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens', 'speed', 'shots' and 'sampling'")
     parser.add_argument("--peers", metavar="DIR", help="folder with weights of other tokenizers for 'speed'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
     parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )
     parser.add_argument("--long-frames", type=_at_least(2), default=5000, metavar="N", help="frames of 'video' (5000)")
+    parser.add_argument("--reels", type=_at_least(1), default=30, metavar="N", help="composed for 'shots' (30)")
 
 
 def run_benchmarks(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:

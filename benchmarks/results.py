@@ -20,6 +20,8 @@ RESULTS = Path(__file__).parent / "results"
 def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Runs the benchmark `name`; its figures and where they come from."""
     from .memory import measure_memory
+    from .sampling import measure_sampling
+    from .shots import measure_shots
     from .speed import measure_speed
     from .start import measure_start
     from .tokens import measure_tokens
@@ -31,6 +33,8 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "memory": measure_memory,
         "video": measure_video,
         "start": measure_start,
+        "shots": measure_shots,
+        "sampling": measure_sampling,
     }
     return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 

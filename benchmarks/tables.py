@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..host.files import write_whole
+from .markdown import origin, table
 from .results import RESULTS, read_result
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
+from .sampling_table import sampling_table
+from .shot_tables import shots_table
 
 _NAMES = {"stream": "stream", "every_frame": "every frame for itself", "groups": "four frames at a time"}
 
@@ -23,7 +19,7 @@ _NAMES = {"stream": "stream", "every_frame": "every frame for itself", "groups":
 def tokens_table(result: dict[str, Any]) -> str:
     """What ours take and give, how that lies beside other codecs, then each clip."""
     parts = [_spent(result), _settings(result), _beside(result), _explained(result), _each_clip(result)]
-    return "\n\n".join([*parts, _origin(result)])
+    return "\n\n".join([*parts, origin(result)])
 
 
 def _spent(result: dict[str, Any]) -> str:
@@ -151,7 +147,7 @@ def speed_table(result: dict[str, Any]) -> str:
         f"floats; all in one process and in turn, median of {rounds} rounds. Names without TokenReel are tiny "
         "autoencoders of image models: their latents are continuous, so their PSNR is not at the rate of tokens."
     )
-    return "\n\n".join([table(head, rows), text, _origin(result)])
+    return "\n\n".join([table(head, rows), text, origin(result)])
 
 
 def memory_table(result: dict[str, Any]) -> str:
@@ -170,7 +166,7 @@ def memory_table(result: dict[str, Any]) -> str:
     first = result["sizes"][0]
     threads = f"{first['threads']} thread{'' if first['threads'] == 1 else 's'}"
     where = f"On {first['device'].upper()}, {threads}. The length of the clip does not matter."
-    return f"{table(head, rows)}\n\n{where}\n\n{_origin(result)}"
+    return f"{table(head, rows)}\n\n{where}\n\n{origin(result)}"
 
 
 def video_table(result: dict[str, Any]) -> str:
@@ -181,7 +177,7 @@ def video_table(result: dict[str, Any]) -> str:
         ["and read back", _mega(result["peak_rss_bytes"]), f"{result['frames_per_second_read']:.0f}"],
     ]
     size = f"{result['frames']:,} frames of {result['width']}x{result['height']}"
-    return f"{table([size, 'peak memory, MB', 'frames a second'], rows)}\n\n{_origin(result)}"
+    return f"{table([size, 'peak memory, MB', 'frames a second'], rows)}\n\n{origin(result)}"
 
 
 def start_table(result: dict[str, Any]) -> str:
@@ -191,7 +187,7 @@ def start_table(result: dict[str, Any]) -> str:
         ["all nodes, after that", f"{result['nodes']:.2f} s"],
     ]
     head = ["importing", f"median of {result['rounds']}"]
-    return f"{table(head, rows)}\n\n{_origin(result)}"
+    return f"{table(head, rows)}\n\n{origin(result)}"
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -200,6 +196,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": memory_table,
     "video": video_table,
     "start": start_table,
+    "shots": shots_table,
+    "sampling": sampling_table,
 }
 
 
@@ -256,11 +254,3 @@ def _percent(value: float) -> str:
 
 def _mega(count: int) -> str:
     return f"{count / 1e6:,.0f}"
-
-
-def _origin(result: dict[str, Any]) -> str:
-    machine, weights = result["machine"], ", ".join(f"{k} {v[:8]}" for k, v in result["weights"].items())
-    return (
-        f"<sub>Measured {result['date']} with version {result['version']}, weights {weights}, torch {result['torch']}, "
-        f"{result['libraries']}, on {machine['cores']} cores ({machine['cpu']}).</sub>"
-    )

@@ -13,7 +13,17 @@ import tokenreel
 ROOT = Path(tokenreel.__file__).parent
 FOLDERS = ("nodes", "host", "models", "tokens", "video", "training", "benchmarks")
 # from the lowest to the highest
-FILES = ("stations", "sampling", "interpolation", "rate_distortion", "svg_plots", "demo_report", "demo", "commands", "cli")
+FILES = (
+    "stations",
+    "sampling",
+    "interpolation",
+    "rate_distortion",
+    "svg_plots",
+    "demo_report",
+    "demo",
+    "commands",
+    "cli",
+)
 OURS = (*FOLDERS, *FILES)
 EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations", "sampling", "interpolation", "rate_distortion"}
 MAY_IMPORT = {
