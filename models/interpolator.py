@@ -274,9 +274,10 @@ class NetInterpolator:
         moments, many = _moments(times, first), (len(times), -1, -1, -1)
         one, two = features or (self.prepare(first), self.prepare(second))
         pair = one.expand(many), two.expand(many)
-        first, second = pad(first), pad(second)
-        start = flow_at(find_motion(first, second), moments)[0] if self.started else None
-        first, second = first.expand(many), second.expand(many)
+        start = None
+        if self.started:  # on frames that are hardly padded: what is repeated beyond the edge misleads the search
+            start = pad(flow_at(find_motion(pad(first, 16), pad(second, 16)), moments)[0])
+        first, second = pad(first).expand(many), pad(second).expand(many)
         if start is None:
             return self.net(first, second, moments, pair)[0][:, :, :H, :W].clamp(0, 1)
         flows, mask = self.net.estimate(first, second, moments, pair, start)

@@ -68,7 +68,7 @@ HEADLESS = {
     "PIL": "pillow",
     "tqdm": "tqdm",
 }
-OPTIONAL = {"matplotlib", "scenedetect"}  # [plots], [bench]; imported where they are needed
+OPTIONAL = {"matplotlib", "scenedetect", "cv2"}  # [plots], [bench]; imported where they are needed
 TOKENS_MAY_USE = {"numpy"}
 
 SOURCES = sorted(
