@@ -63,8 +63,7 @@ def measure_sampling(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
         },
         "weights": {
             name: file_digest(WEIGHTS / f"{name}.safetensors")
-            for name in ("shots", "interpolator")
-            if (WEIGHTS / f"{name}.safetensors").exists()
+            for name in ("shots", *(["interpolator"] if NET in methods else []))
         },
         "summary": summarize(clips, list(methods)),
         "clips": clips,
