@@ -19,7 +19,7 @@ from torch import Tensor
 from .changed_tiles import THRESHOLD, TILE, Box, active_boxes, active_tiles, differences, grown, over, tight
 from .interpolator import Interpolator
 
-FAINT = 3  # thresholds up to which a tile is mixed: however it moved, half way it is a few levels from that
+FAINT = 4  # thresholds up to which a tile is mixed: however it moved, half way it is a few levels from that
 AT_ONCE = 1_000_000  # pixels of in-between frames that are computed together, if it is more than one frame
 
 
@@ -51,20 +51,37 @@ class Cost:
         return self.seconds / self.computed * self.pixels if self.computed else None
 
 
-def blend_weights(active: np.ndarray, box: Box) -> Tensor:
-    """float32 `[h, w]` of the box: 1 where the interpolator's pixels are taken, 0 where the frame is kept as it is.
+def blend_weights(active: np.ndarray, own: np.ndarray, box: Box) -> Tensor:
+    """float32 `[h, w]` of the box: how much of the interpolator's pixels is taken.
 
-    They fall from 1 to 0 over the inner half of the rim: what differs has 1 all over, what is not active exactly 0.
+    They fall from 1 to 0 over the rim of what is `active`: what differs has 1 all over, what is not active exactly 0.
+    Where active tiles are not `own` but another box's, they fall to 0 within a tile.
     """
-    inner = ~grown(~active)
+    return _softened(~grown(~active), box) * _softened(own, box)
+
+
+def _softened(tiles: np.ndarray, box: Box) -> Tensor:
+    """float32 pixels of the box: 1 in tiles that are True, falling to 0 evenly within one tile around them."""
     top, left = box.top // TILE, box.left // TILE
     bottom, right = -(-box.bottom // TILE), -(-box.right // TILE)
-    tiles = np.pad(inner, 1, mode="edge")[top : bottom + 2, left : right + 2].astype(np.float32)
-    fine = F.interpolate(torch.from_numpy(tiles)[None, None], scale_factor=TILE, mode="bilinear")[0, 0]
-    y, x = box.top - top * TILE + TILE, box.left - left * TILE + TILE
-    h, w = box.bottom - box.top, box.right - box.left
-    # a lone tile still has a quarter at its very corner, and half a tile away nothing
-    return (4 * fine[y : y + h, x : x + w]).clamp_(0, 1)
+    around = np.pad(tiles, 2, mode="edge")[top : bottom + 4, left : right + 4]
+    pixels = torch.from_numpy(around.repeat(TILE, 0).repeat(TILE, 1).astype(np.float32))[None, None]
+    for pool in (F.max_pool2d, F.avg_pool2d):  # half a tile further, then the mean over a tile
+        for size in ((TILE + 1, 1), (1, TILE + 1)):
+            pixels = pool(pixels, size, 1)
+    y, x = box.top - top * TILE + TILE, box.left - left * TILE + TILE  # a tile of two is used up by the means
+    return pixels[0, 0, y : y + box.bottom - box.top, x : x + box.right - box.left].contiguous()
+
+
+def _all_weights(boxes: list[tuple[Box, np.ndarray]]) -> list[tuple[Box, Tensor]]:
+    """Weights for each box, so that where two meet, the later one is blended over a rim of the earlier one."""
+    active = np.logical_or.reduce([own for _, own in boxes])
+    taken, weights = np.zeros_like(active), []
+    for box, own in boxes:
+        mine = grown(own) & active & ~taken
+        taken |= mine
+        weights.append((box, blend_weights(active, mine, box)))
+    return weights
 
 
 @dataclass
@@ -89,10 +106,11 @@ class InBetweens:
         started, before = time.perf_counter(), self.cost.seconds
         boxes, faint = self._boxes(first, second)
         whole = bool(boxes) and boxes[0][0].area == H * W
+        weights = [] if whole or not boxes else _all_weights(boxes)
         step = max(1, self.at_once // (H * W))
         for begin in range(0, len(times), step):
             some = [float(each) for each in times[begin : begin + step]]
-            made = self._whole(first, second, some) if whole else self._parts(first, second, some, boxes, faint)
+            made = self._whole(first, second, some) if whole else self._parts(first, second, some, weights, faint)
             self.cost.frames += len(some)
             self.cost.pixels += len(some) * H * W
             self.cost.computed += len(some) * sum(box.area for box, _ in boxes)
@@ -141,18 +159,18 @@ class InBetweens:
         first: np.ndarray,
         second: np.ndarray,
         times: list[float],
-        boxes: list[tuple[Box, np.ndarray]],
+        boxes: list[tuple[Box, Tensor]],
         faint: np.ndarray,
     ) -> list[np.ndarray]:
         made = [(first if each <= 0.5 else second).copy() for each in times]
         for frame, each in zip(made, times, strict=True):
             _mix(frame, first, second, each, faint)
-        for box, own in boxes:
+        for box, weights in boxes:
             one, two = self._planes(box.of(first)), self._planes(box.of(second))
             inner = self._timed(lambda one=one, two=two: self.interpolator.between(one, two, times))
-            weights = blend_weights(own, box).to(inner.device)
+            share = weights.to(inner.device)
             for index, frame in enumerate(made):
-                mixed = torch.lerp(self._planes(box.of(frame)), inner[index : index + 1].float(), weights)
+                mixed = torch.lerp(self._planes(box.of(frame)), inner[index : index + 1].float(), share)
                 box.of(frame)[...] = _to_bytes(mixed)[0]
         return made
 

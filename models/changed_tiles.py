@@ -18,6 +18,7 @@ _PEAK = 4  # a single pixel counts when it is over so many thresholds
 _REACH = 0.05  # of the longer side: tiles twice as far apart belong together
 _MARGIN = 16  # pixels of context around what is active, at least
 _PER_BOX = 64 * 64  # pixels that take as long as what each box takes besides its pixels
+_WORTH = 0.03  # share of the frame that a cut through what is active has to save
 _MOST_BOXES = 64  # that are tried; more of them are one
 _WHOLE = 0.75  # share of the frame from which on the whole of it is computed
 
@@ -86,13 +87,14 @@ def active_tiles(changed: np.ndarray) -> np.ndarray:
 
 
 def active_boxes(active: np.ndarray, height: int, width: int) -> list[tuple[Box, np.ndarray]]:
-    """Boxes in pixels around groups of active tiles, each with bool like `active`: the tiles that are its own.
+    """Boxes in pixels around active tiles, each with bool like `active`: the tiles that are its own.
 
     Boxes have a margin, and sizes of 64 pixels as far as the frame allows; they may overlap. One box of the whole frame
     where little would be saved; none where nothing is active.
     """
-    groups = _merged(labelled(active), height, width)
-    boxes = [(_padded(tight(own), height, width), own) for own in groups]
+    groups = [part for group in _merged(labelled(active), height, width) for part in _split(group, height, width)]
+    # where a group was cut, its box reaches a tile further: there two boxes are blended
+    boxes = [(_padded(tight(grown(own) & active), height, width), own) for own in groups]
     if sum(box.area for box, _ in boxes) > _WHOLE * height * width:
         return [(Box(0, 0, height, width), active)]
     return boxes
@@ -141,6 +143,42 @@ def _merged(labels: np.ndarray, height: int, width: int) -> list[np.ndarray]:
         losses = {pair: value for pair, value in losses.items() if one not in pair and two not in pair}
         losses |= {(one, other): loss(one, other) for other in boxes if other != one}
     return list(groups.values())
+
+
+def _split(tiles: np.ndarray, height: int, width: int) -> list[np.ndarray]:
+    """bool like `tiles` for each part: cut in two along a row or column, again and again, where that saves much."""
+    best = _price(tight(tiles), height, width) - _WORTH * height * width
+    parts = None
+    for axis, sides in enumerate(((height, width), (width, height))):
+        cut, price = _best_cut(tiles if axis == 0 else tiles.T, *sides)
+        if price < best:
+            lines = np.arange(tiles.shape[axis]) < cut
+            before = lines[:, None] if axis == 0 else lines
+            best, parts = price, (tiles & before, tiles & ~before)
+    return [tiles] if parts is None else [each for part in parts for each in _split(part, height, width)]
+
+
+def _best_cut(tiles: np.ndarray, down: int, across: int) -> tuple[int, float]:
+    """Before which row to cut, and the price of the two boxes; of frames of `down` times `across` pixels."""
+    rows = np.flatnonzero(tiles.any(1))
+    if len(rows) < 2:
+        return 0, np.inf
+    first, last = tiles[rows].argmax(1), tiles.shape[1] - tiles[rows, ::-1].argmax(1)
+    areas = []  # of the rows up to each, and from each on
+    for order in (slice(None), slice(None, None, -1)):
+        left, right = np.minimum.accumulate(first[order]), np.maximum.accumulate(last[order])
+        ends = rows[order]
+        top, bottom = np.minimum(ends, ends[0]), np.maximum(ends, ends[0]) + 1
+        areas.append((_lengths(top, bottom, down) * _lengths(left, right, across))[order])
+    prices = areas[0][:-1] + areas[1][1:] + 2 * _PER_BOX
+    best = int(prices.argmin())
+    return int(rows[best + 1]), float(prices[best])
+
+
+def _lengths(starts: np.ndarray, stops: np.ndarray, limit: int) -> np.ndarray:
+    """Those of `_span`, of many at once, in tiles."""
+    first, last = np.maximum(0, starts * TILE - _MARGIN), np.minimum(limit, stops * TILE + _MARGIN)
+    return np.minimum(limit, -(-(last - first) // ALIGN) * ALIGN)
 
 
 def tight(tiles: np.ndarray) -> Box:

@@ -105,6 +105,18 @@ class TestBoxes:
         two = [(y, x) for y in range(31, 50) for x in range(31, 50)]
         assert len(boxes_of(*one, *two)[1]) == 2
 
+    def test_a_crooked_thing_is_cut_where_that_saves(self):
+        crooked = [(y, x) for y in range(4, 84) for x in range(4, 12)] + [
+            (y, x) for y in range(76, 84) for x in range(150)
+        ]
+        active, boxes = boxes_of(*crooked)
+        assert len(boxes) == 2
+        assert np.array_equal(sum(own.astype(int) for _, own in boxes), active)
+        assert sum(box.area for box, _ in boxes) < 0.4 * 720 * 1280
+
+    def test_a_full_thing_is_not_cut(self):
+        assert len(boxes_of(*((y, x) for y in range(20, 60) for x in range(20, 60)))[1]) == 1
+
     def test_many_specks_are_one(self):
         specks = [(y, x) for y in range(0, 90, 9) for x in range(0, 160, 16)]
         ((box, _),) = boxes_of(*specks)[1]
