@@ -26,7 +26,7 @@ ROUNDINGS: tuple[Rounding, ...] = ("below", "above", "nearest")
 CHANGED = {"keyframes": 30.0, "dedupe": 4.0}
 """Thresholds in grey levels: of the root mean square difference, and of the largest one, of small grey pictures."""
 _LEAST_ERROR = 0.02  # squared grey levels: in small pictures of a still camera errors that are seen are not much larger
-_LEAST_GAIN = 0.4  # dB by which a plan must be ahead of even spacing to be taken; see `_by_cost`
+_LEAST_GAIN = 1.0  # dB by which a plan must be ahead of even spacing to be taken; see `_by_cost`
 
 
 @dataclass(frozen=True)
