@@ -20,7 +20,7 @@ from .changed_tiles import THRESHOLD, TILE, Box, active_boxes, active_tiles, dif
 from .interpolator import Interpolator
 
 FAINT = 4  # thresholds up to which a tile is mixed: however it moved, half way it is a few levels from that
-AT_ONCE = 1_000_000  # pixels of in-between frames that are computed together, if it is more than one frame
+AT_ONCE = 16_000_000  # pixels at several times that an interpolator is asked for at once, 15 bytes each
 
 
 Check = Callable[[], None]

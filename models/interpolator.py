@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .flow_search import find_motion, flow_at, local_mean, pixel_grid, sample
+from .flow_search import Motion, find_motion, flow_at, local_mean, pixel_grid, sample
 
 SCALES = (16, 8, 4, 2, 1)
 ALIGN = 64
 """Height and width that a network sees are multiples of this."""
 _AGREEMENT = 12 / 255  # where both frames differ by this along the motion, fine detail counts 1/e
+AT_ONCE = 1_000_000
+"""Pixels in between that are computed together, as far as it is more than one frame."""
 _FEATURES = 8  # channels that a block hands to the next one, beside flow and mask
 
 
@@ -201,6 +203,11 @@ def _moments(times: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(list(times), dtype=torch.float32, device=like.device).view(-1, 1, 1, 1)
 
 
+def _together(moments: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+    """The moments in groups that are computed together: the memory that takes does not grow with their number."""
+    return moments.split(max(1, AT_ONCE // (like.shape[-2] * like.shape[-1])))
+
+
 def _check_pair(first: Tensor, second: Tensor) -> None:
     if first.ndim != 4 or first.shape[:2] != (1, 3) or first.shape != second.shape:
         shapes = tuple(first.shape), tuple(second.shape)
@@ -247,10 +254,13 @@ class FlowInterpolator:
         """As Interpolator.between."""
         _check_pair(first, second)
         H, W = first.shape[-2:]
-        moments, many = _moments(times, first), (len(times), -1, -1, -1)
         first, second = pad(first, 16), pad(second, 16)
-        flow, share = flow_at(find_motion(first, second), moments)
-        return blend(first.expand(many), second.expand(many), flow, share)[:, :, :H, :W]
+        motion, made = find_motion(first, second), []
+        for some in _together(_moments(times, first), first):
+            flow, share = flow_at(motion, some)
+            many = (len(some), -1, -1, -1)
+            made.append(blend(first.expand(many), second.expand(many), flow, share)[:, :, :H, :W])
+        return torch.cat(made)
 
 
 class NetInterpolator:
@@ -270,15 +280,19 @@ class NetInterpolator:
     ) -> Tensor:
         """As Interpolator.between."""
         _check_pair(first, second)
+        moments, features = _moments(times, first), features or (self.prepare(first), self.prepare(second))
+        # on frames that are hardly padded: what is repeated beyond the edge misleads the search
+        motion = find_motion(pad(first, 16), pad(second, 16)) if self.started else None
+        return torch.cat([self._at(first, second, some, features, motion) for some in _together(moments, first)])
+
+    def _at(
+        self, first: Tensor, second: Tensor, moments: Tensor, features: tuple[Any, Any], motion: Motion | None
+    ) -> Tensor:
         H, W = first.shape[-2:]
-        moments, many = _moments(times, first), (len(times), -1, -1, -1)
-        one, two = features or (self.prepare(first), self.prepare(second))
-        pair = one.expand(many), two.expand(many)
-        start = None
-        if self.started:  # on frames that are hardly padded: what is repeated beyond the edge misleads the search
-            start = pad(flow_at(find_motion(pad(first, 16), pad(second, 16)), moments)[0])
+        many = (len(moments), -1, -1, -1)
+        pair = features[0].expand(many), features[1].expand(many)
         first, second = pad(first).expand(many), pad(second).expand(many)
-        if start is None:
+        if motion is None:
             return self.net(first, second, moments, pair)[0][:, :, :H, :W].clamp(0, 1)
-        flows, mask = self.net.estimate(first, second, moments, pair, start)
+        flows, mask = self.net.estimate(first, second, moments, pair, pad(flow_at(motion, moments)[0]))
         return blend(first, second, flows[-1], torch.sigmoid(mask))[:, :, :H, :W]

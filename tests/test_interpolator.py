@@ -215,3 +215,21 @@ class TestShippedWeights:
 
     def test_size(self, shipped):
         assert 1_000_000 <= sum(p.numel() for p in shipped.net.parameters()) <= 2_000_000
+
+
+@pytest.mark.parametrize("make", [lambda: FlowInterpolator(), lambda: NetInterpolator(IFNet(SMALL))])
+def test_motion_is_searched_once_for_all_times(make, monkeypatch):
+    """However many frames are computed together."""
+    from tokenreel.models import interpolator as module
+
+    generator = torch.Generator().manual_seed(0)
+    pair = torch.rand(2, 1, 3, 70, 90, generator=generator)
+    times = [0.2, 0.4, 0.6, 0.8]
+    made = make()
+    whole = made.between(*pair, times)
+    searched = []
+    search = module.find_motion
+    monkeypatch.setattr(module, "find_motion", lambda *frames: searched.append(1) or search(*frames))
+    monkeypatch.setattr(module, "AT_ONCE", 2 * 70 * 90)
+    assert torch.allclose(made.between(*pair, times), whole, atol=1e-5)
+    assert len(searched) == 1
