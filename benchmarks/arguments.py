@@ -14,7 +14,9 @@ NAMES = {
     "video": "memory for reading and writing a long 720p clip",
     "start": "how long importing takes",
     "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
+    "interpolation": "frames found between others beside DIS flow; time where little moves, memory, time kept",
     "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
+    "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
 }
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
 
@@ -38,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, on what, and where the figures go."""
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
-    parser.add_argument("--clips", metavar="DIR", help="folder of clips for 'tokens', 'speed', 'shots' and 'sampling'")
+    parser.add_argument("--clips", metavar="DIR", help="folder of clips for all but 'memory', 'video', 'start'")
+    parser.add_argument("--sets", metavar="DIR", help="triplets, frames and clips for the quality of 'interpolation'")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="of 'interpolation': quality, static, memory, drift (what it can)"
+    )
     parser.add_argument("--peers", metavar="DIR", help="folder with weights of other tokenizers for 'speed'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
     parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
@@ -51,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )
     parser.add_argument("--long-frames", type=_at_least(2), default=5000, metavar="N", help="frames of 'video' (5000)")
+    parser.add_argument("--sets", metavar="DIR", help="triplets, numbered PNG files and videos for 'interpolation'")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("quality", "static", "memory", "drift"),
+        help="of 'interpolation' (all that have their folder); the others are kept as they were measured",
+    )
     parser.add_argument("--reels", type=_at_least(1), default=30, metavar="N", help="composed for 'shots' (30)")
 
 

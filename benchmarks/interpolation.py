@@ -35,7 +35,7 @@ def measure_interpolation(args: argparse.Namespace, tell: Callable[[str], None])
         found["memory"] = measure_long(tell)
     if "drift" in parts:
         found["drift"] = measure_drift(tell)
-    return {"interpolator_sha256": file_digest(WEIGHTS / "interpolator.safetensors"), **found}
+    return {"weights": {"interpolator": file_digest(WEIGHTS / "interpolator.safetensors")}, **found}
 
 
 _NEEDS = {"quality": "sets", "static": "clips"}

@@ -123,7 +123,7 @@ class TestParts:
     def test_those_that_were_measured_before_stay(self, quick):
         found = measure_interpolation(self.arguments(), print)
         assert found == {
-            "interpolator_sha256": "0" * 64,
+            "weights": {"interpolator": "0" * 64},
             "static": "before",
             "memory": "long",
             "drift": "drift",
