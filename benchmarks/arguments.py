@@ -14,7 +14,6 @@ NAMES = {
     "video": "memory for reading and writing a long 720p clip",
     "start": "how long importing takes",
     "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
-    "interpolation": "frames found between others beside DIS flow; time where little moves, memory, time kept",
     "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
     "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
 }
@@ -43,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", metavar="DIR", help="folder of clips for all but 'memory', 'video', 'start'")
     parser.add_argument("--sets", metavar="DIR", help="triplets, frames and clips for the quality of 'interpolation'")
     parser.add_argument(
-        "--parts", nargs="+", metavar="PART", help="of 'interpolation': quality, static, memory, drift (what it can)"
+        "--parts",
+        nargs="+",
+        choices=("quality", "static", "memory", "drift"),
+        help="of 'interpolation' (all that have their folder); the others are kept as they were measured",
     )
     parser.add_argument("--peers", metavar="DIR", help="folder with weights of other tokenizers for 'speed'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
@@ -57,13 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )
     parser.add_argument("--long-frames", type=_at_least(2), default=5000, metavar="N", help="frames of 'video' (5000)")
-    parser.add_argument("--sets", metavar="DIR", help="triplets, numbered PNG files and videos for 'interpolation'")
-    parser.add_argument(
-        "--parts",
-        nargs="+",
-        choices=("quality", "static", "memory", "drift"),
-        help="of 'interpolation' (all that have their folder); the others are kept as they were measured",
-    )
     parser.add_argument("--reels", type=_at_least(1), default=30, metavar="N", help="composed for 'shots' (30)")
 
 

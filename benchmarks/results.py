@@ -20,7 +20,6 @@ RESULTS = Path(__file__).parent / "results"
 def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Runs the benchmark `name`; its figures and where they come from."""
     from .interpolation import measure_interpolation
-    from .interpolation import measure_interpolation
     from .memory import measure_memory
     from .sampling import measure_sampling
     from .shots import measure_shots
@@ -36,7 +35,6 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "video": measure_video,
         "start": measure_start,
         "shots": measure_shots,
-        "interpolation": measure_interpolation,
         "sampling": measure_sampling,
         "interpolation": measure_interpolation,
     }

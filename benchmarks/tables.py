@@ -9,7 +9,6 @@ from typing import Any
 
 from ..host.files import write_whole
 from .interpolation_tables import interpolation_table
-from .interpolation_tables import interpolation_table
 from .markdown import origin, table
 from .results import RESULTS, read_result
 from .sampling_table import sampling_table
@@ -199,7 +198,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "video": video_table,
     "start": start_table,
     "shots": shots_table,
-    "interpolation": interpolation_table,
     "sampling": sampling_table,
     "interpolation": interpolation_table,
 }
