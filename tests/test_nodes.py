@@ -316,7 +316,7 @@ class TestSampleFrames:
             ({"preset": "8n+1", "frames": 100}, 1),
             ({"preset": "4n+1", "frames": 100, "policy": "uniform"}, 5),
             ({"preset": "4n+1", "policy": "keyframes", "amount": "threshold", "threshold": 255.0}, 1),
-            ({"min_gap": 3, "frames": 8}, 3),
+            ({"min_gap": 3, "frames": 8}, 4),
         ],
     )
     def test_presets_and_gaps(self, video, widgets, count):

@@ -103,7 +103,7 @@ class ClipPack:
         y, x = draw(height - cut + 1), draw(width - cut + 1)
         crop = clip[index, y : y + cut, x : x + cut].permute(0, 3, 1, 2).float() / 127.5 - 1
         if cut != side:
-            crop = F.interpolate(crop, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            crop = F.interpolate(crop, (side, side), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)
         if draw(2):
             crop = crop.flip(3)
         if draw(4) == 0:
