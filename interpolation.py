@@ -130,27 +130,22 @@ def find_cuts(
     seen, a blend of two shots is. Where repeats are to be retimed they do not count as neighbours either, beside which
     every motion would look like a cut.
     """
-    meters, opening, last, given, count = (MotionMeter(), MotionMeter(None)), None, None, [], 0
-
-    def measure(frame: np.ndarray) -> None:
-        for meter in meters:
-            meter.update(frame[np.newaxis])
-
+    meter, opening, last, given, count = MotionMeter(), None, None, [], 0
     with torch.inference_mode():
         for chunk in clip.chunks():
             check()
             opening = chunk.frames if opening is None else opening
             for index, frame in enumerate(chunk.frames, count):
                 if repeats == "keep" or last is None or changed_tiles(last, frame).any():
-                    measure(frame)
+                    meter.update(frame[np.newaxis])
                     last = frame
                     given.append(index)
             count += len(chunk.pts)
             progress(len(chunk.pts))
         for index, frame in enumerate(opening if loop and opening is not None else (), count):
-            measure(frame)
+            meter.update(frame[np.newaxis])
             given.append(index)
-        cuts = {given[cut] for meter in meters for cut in meter.cuts}
+        cuts = {given[cut] for cut in (*meter.cuts, *meter.score_cuts)}
     return tuple(sorted(cut for cut in cuts if cut < count + loop))
 
 

@@ -4,7 +4,7 @@ Rates are bits per pixel of what is kept: of the whole `.tokens` file for ours, 
 Quality is the mean of per-frame RGB PSNR on uint8.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from .models.checkpoint import AnyTokenizer, ClipTokenizer, VideoTokenizer
 from .models.rate_control import HIGHEST_QUALITY, LOWEST_QUALITY
-from .stations import Encoded, encode_clip
+from .stations import Advance, Check, Encoded, encode_clip, unwatched
 from .tokens.bitstream import tokens_to_bytes
 from .video.clips import HeldClip
 from .video.rate_curves import RatePoint, bd_rate
@@ -24,13 +24,6 @@ POINTS = 3
 """Qualities of the stream that are asked for, besides that of its key frames."""
 _LOWEST_TARGET = 27.0  # dB; so that curves have something to say about 28 dB, the least that is usually compared
 _LEAST_RANGE = 4.0  # dB that the curve reaches down
-
-Check = Callable[[], None]
-Advance = Callable[[int], None]
-
-
-def _nothing(*_: Any) -> None:
-    """Neither cancelled nor watched."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +106,8 @@ def rate_distortion(
     clip_tokenizer: ClipTokenizer | None = None,
     *,
     points: int = POINTS,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
 ) -> RateDistortion:
     """Measures all curves of one clip, and the point of a second tokenizer, of whole clips.
 
@@ -136,8 +129,8 @@ def codec_curves(
     clip: HeldClip,
     names: Sequence[str] = tuple(REFERENCE_CODECS),
     *,
-    check: Check = _nothing,
-    progress: Advance = _nothing,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
 ) -> dict[str, list[RatePoint]]:
     """The curves of the reference codecs, each from its lowest rate to its highest."""
     frames, curves = clip.frames, {}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..models.changed_regions import InBetweens
 from ..models.checkpoint import load_interpolator
 from ..models.interpolator import BlendInterpolator, FlowInterpolator, Interpolator, NetInterpolator
 from ..video.metrics import psnr
@@ -70,13 +71,8 @@ def _png(path: Path) -> np.ndarray:
 
 def as_method(interpolator: Interpolator) -> Method:
     """From and to uint8 `[H, W, 3]`."""
-
-    def run(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        pair = [torch.from_numpy(each).permute(2, 0, 1).unsqueeze(0).float() / 255 for each in (before, after)]
-        between = interpolator.between(*pair, [0.5])[0]
-        return (between.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-    return run
+    maker = InBetweens(interpolator, None)
+    return lambda before, after: next(maker.frames(before, after, [0.5]))
 
 
 def dis_medium(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -86,7 +82,7 @@ def dis_medium(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Missing OpenCV, a baseline: pip install 'tokenreel[bench]'.", name="cv2") from error
     cv2.setNumThreads(1)
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (before, after)]
     empty: Any = None
     path = (search.calc(grey[0], grey[1], empty) - search.calc(grey[1], grey[0], empty)) / 4

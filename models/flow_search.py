@@ -178,7 +178,7 @@ def find_motion(first: Tensor, second: Tensor) -> Motion:
     sizes = [_compared(torch.cat([first, second]))]
     for _ in range(max(_STEPS)):
         sizes.append(F.avg_pool2d(sizes[-1], 2))
-    path = torch.zeros(())
+    path, search = torch.zeros(()), None
     for halvings, steps in _STEPS.items():
         here = sizes[halvings]
         there = torch.cat(here.chunk(2)[::-1])
@@ -190,6 +190,7 @@ def find_motion(first: Tensor, second: Tensor) -> Motion:
         if halvings in _SEARCHED:
             path = search.look_near(path)
         path = _refine(here, there, path, steps=steps, window=7, smooth=_SMOOTH[halvings])
+    assert search is not None
     back = sample(torch.cat(path.chunk(2)[::-1]), search.grid + path)
     returned = (path + back).norm(dim=1, keepdim=True)
     weight = torch.exp(-search.cost(path, 3) / _FIT - returned / _AGREE)

@@ -5,7 +5,7 @@ full resolution; one level of residual blocks works at 1/4 and one at 1/8 size, 
 grid, where one window of 8x8 tokens spans 64x64 pixels.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .network_config import NetworkConfig
 from .quantizers import FSQ
 
 LARGEST = 1024
@@ -20,7 +21,7 @@ LARGEST = 1024
 
 
 @dataclass(frozen=True)
-class ImageTokenizerConfig:
+class ImageTokenizerConfig(NetworkConfig):
     """Everything that shapes the network; stored in the checkpoint."""
 
     levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
@@ -53,19 +54,6 @@ class ImageTokenizerConfig:
     @property
     def spatial_compression(self) -> int:
         return self.patch_size * 2
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ImageTokenizerConfig":
-        """Raises TypeError on a field that this version does not know, ValueError on a value that cannot be."""
-        if not isinstance(values, dict):
-            raise TypeError(f"Invalid config ({values!r:.60}). Supported are the fields of {cls.__name__} by name.")
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**known)
 
 
 class ChannelNorm(nn.Module):

@@ -9,7 +9,7 @@ Frames are `[B, 3, H, W]` in [0, 1] here, as that family has them, not [-1, 1]. 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .flow_search import Motion, find_motion, flow_at, local_mean, pixel_grid, sample
+from .network_config import NetworkConfig
 
 SCALES = (16, 8, 4, 2, 1)
 ALIGN = 64
@@ -46,7 +47,7 @@ class Interpolator(Protocol):
 
 
 @dataclass(frozen=True)
-class InterpolatorConfig:
+class InterpolatorConfig(NetworkConfig):
     """Sizes of an IFNet: channels of the features of a frame, and widths of the five blocks from coarse to fine."""
 
     head: int = 4
@@ -55,15 +56,6 @@ class InterpolatorConfig:
     def __post_init__(self) -> None:
         if self.head < 1 or len(self.widths) != len(SCALES) or any(width < 2 or width % 2 for width in self.widths):
             raise ValueError(f"Invalid sizes: {self}. The head is at least 1; five even widths are needed.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "InterpolatorConfig":
-        """What `to_dict` gave."""
-        return cls(**{**data, "widths": tuple(data["widths"])})
 
 
 class _Head(nn.Module):
@@ -159,6 +151,7 @@ class IFNet(nn.Module):
                 small = [_shrink_seen(_seen(each, scale), scale) for each in pair]
                 ahead: list[Tensor] = []
             else:
+                assert flow is not None  # the first block gives one
                 moved, places = _seen(flow, scale), _seen(grid, scale)
                 small = [
                     _shrink_seen(sample(each, places + moved[:, 2 * i : 2 * i + 2]), scale)

@@ -8,6 +8,8 @@ A network restores better than a blend does, most of all steady motion; where fr
 
 import numpy as np
 
+from .thumbnails import block_sums
+
 SIDE = 64  # pixels: the longer side of the pictures
 GAP = 48  # the most steps of the band between two kept frames
 NOISE = 1.0  # squared grey levels: errors well below this are not seen, and no reason to keep a frame
@@ -39,18 +41,8 @@ class Thumbnails:
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
     """uint8 `[h * w]`: luma, each pixel the mean of a block."""
-    H, W, _ = frame.shape
-    step = -(-max(H, W) // SIDE)
-    down, across = min(step, H), min(step, W)  # of a block; less than a step only in a strip of a picture
-    h, w = H // down, W // across
-    rows = frame[: h * down, : w * across].reshape(h, down, w * across * 3)
-    # Rows are summed in integers before floats appear: ten times as fast as a mean over two axes.
-    total = rows[:, 0].astype(np.uint16 if down <= 257 else np.uint32)
-    for row in range(1, down):
-        total += rows[:, row]
-    blocks = total.reshape(h, w, across, 3).sum(2, dtype=np.uint32)
-    luma = blocks @ np.array([0.299, 0.587, 0.114]) / (down * across)
-    return np.rint(luma).astype(np.uint8).ravel()
+    sums, pixels = block_sums(frame, SIDE)
+    return np.rint(sums @ np.array([0.299, 0.587, 0.114]) / pixels).astype(np.uint8).ravel()
 
 
 def products(pictures: np.ndarray, width: int) -> np.ndarray:

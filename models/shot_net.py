@@ -6,7 +6,7 @@ learned features), and how well the frame between two others is a mixture of the
 any footage, which is why a small net and few clips to train it on are enough.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .network_config import NetworkConfig
 
 THUMBNAIL = (27, 48)
 """Height and width of what the net sees, whatever the shape of the video is."""
@@ -26,7 +28,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class ShotNetConfig:
+class ShotNetConfig(NetworkConfig):
     """Shape of the net; stored in the checkpoint."""
 
     offsets: tuple[int, ...] = (1, 2, 4, 8, 16, 24)
@@ -48,19 +50,6 @@ class ShotNetConfig:
                 raise ValueError(f"Invalid {name} {values!r:.60}. They are whole numbers from 1 to 256.")
         if type(self.width) is not int or not 0 < self.width <= 1024:
             raise ValueError(f"Invalid width {self.width!r:.60}. It is a whole number from 1 to 1024.")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ShotNetConfig":
-        """Raises TypeError on a field that this version does not know, ValueError on a value that cannot be."""
-        if not isinstance(values, dict):
-            raise TypeError(f"Invalid config ({values!r:.60}). Supported are the fields of {cls.__name__} by name.")
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        return cls(**known)
 
     @property
     def around(self) -> tuple[int, ...]:

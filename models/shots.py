@@ -15,6 +15,7 @@ import numpy as np
 
 from .shot_judge import ShotJudge, Transition, TransitionKind, changes_of, flashes_of, settled
 from .shot_net import ShotNet
+from .thumbnails import block_sums
 
 __all__ = ["MotionMeter", "Transition", "TransitionKind"]
 
@@ -77,6 +78,11 @@ class MotionMeter:
         return tuple(each.first for each in self.transitions if each.kind == "cut")
 
     @property
+    def score_cuts(self) -> tuple[int, ...]:
+        """`cuts` as the classical score alone finds them, with or without a net."""
+        return tuple(self._cuts_among(self._candidates()))
+
+    @property
     def transitions(self) -> tuple[Transition, ...]:
         """Changes of shot in order, as if the clip ended with the last frame given."""
         return self._verdict(len(self._scores))
@@ -129,17 +135,21 @@ class MotionMeter:
             seen = np.zeros(len(self._scores), dtype=bool)
             seen[candidates] = True
             return changes_of(judged, seen[: len(judged)])
-        cuts: list[int] = []
-        for index in candidates:
-            if not self._is_flash(index) and not (cuts and index - cuts[-1] < _MIN_SHOT):
-                cuts.append(index)
-        return tuple(Transition(cut, cut - 1, "cut") for cut in cuts)
+        return tuple(Transition(cut, cut - 1, "cut") for cut in self._cuts_among(candidates))
 
     def _candidates(self) -> list[int]:
         """Frames that change far more than those around them."""
         scores = self.scores
         strong = np.flatnonzero(scores >= MIN_SCORE).tolist()
         return [index for index in strong if scores[index] >= ADAPTIVE_RATIO * _neighbours(scores, index)]
+
+    def _cuts_among(self, candidates: list[int]) -> list[int]:
+        """Those that neither begin nor end a flash, nor follow another one at once."""
+        cuts: list[int] = []
+        for index in candidates:
+            if not self._is_flash(index) and not (cuts and index - cuts[-1] < _MIN_SHOT):
+                cuts.append(index)
+        return cuts
 
     def _is_flash(self, index: int) -> bool:
         """Whether the change at `index` begins or ends a flash."""
@@ -157,20 +167,8 @@ class MotionMeter:
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:
     """float32 `[h, w, 3]`, the longer side at most LOW_SIDE, every thumbnail pixel the mean of a block."""
-    H, W, _ = frame.shape
-    step = -(-max(H, W) // LOW_SIDE)
-    if step == 1:
-        return frame.astype(np.float32)
-    down, across = min(step, H), min(step, W)  # of a block; less than a step only in a strip of a picture
-    h, w = H // down, W // across
-    frame = frame[: h * down, : w * across]
-    # Rows are summed in integers before floats appear: ten times as fast as a mean over two axes.
-    rows = frame.reshape(h, down, w * across * 3)
-    total = rows[:, 0].astype(np.uint16 if down <= 257 else np.uint32)
-    for row in range(1, down):
-        total += rows[:, row]
-    blocks = np.add.reduceat(total.reshape(h, w * across, 3), np.arange(0, w * across, across), axis=1, dtype=np.uint32)
-    return blocks.astype(np.float32) / (down * across)
+    sums, pixels = block_sums(frame, LOW_SIDE)
+    return sums.astype(np.float32) / pixels
 
 
 def _opponents(rgb: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from ..host import resources
 from ..host.api import io, video_source
 from ..stations import Source
 from ..video.clips import Clip, ImageClip, VideoClip
+from ..video.frame_rates import exact_frame_rate
 from ..video.frames import uint8_to_image
-
-_NTSC = Fraction(1000, 1001)
 
 
 def clip_sockets() -> list[Any]:
@@ -76,18 +75,12 @@ def open_clip(
         state = "neither is connected" if video is None else "both are connected"
         raise ValueError(f"Connect either video or images: {state}.")
     if images is not None:
-        yield ImageClip(images[:max_frames], frame_rate(fps), size=size or None, crop=crop)
+        yield ImageClip(images[:max_frames], exact_frame_rate(fps), size=size or None, crop=crop)
         return
     source = video_source(video)
     part = {"start": source.start, "duration": source.duration, "max_frames": max_frames}
     with VideoClip(source.file, **part, size=size or None, crop=crop) as clip:
         yield clip
-
-
-def frame_rate(fps: float) -> Fraction:
-    """Frames per second as they are meant: 29.97 is 30000/1001."""
-    broadcast = round(fps / _NTSC) * _NTSC
-    return broadcast if abs(fps - broadcast) < 1e-3 else Fraction(fps).limit_denominator(100_000)
 
 
 def sound_of(video: Any) -> tuple[Source | None, Fraction]:

@@ -18,6 +18,7 @@ from tokenreel.models.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
+from tokenreel.models.interpolator import IFNet, InterpolatorConfig
 
 
 @pytest.fixture
@@ -43,6 +44,31 @@ def refusal(path, kind="image_tokenizer"):
     message = str(error.value)
     assert message.startswith(path.name) and "\n" not in message and len(message) < 600
     return message
+
+
+class TestBadConfigs:
+    """Of any network, as NetworkConfig reads them; here that of the interpolator."""
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        net = IFNet(InterpolatorConfig(head=2, widths=(8, 8, 6, 4, 4)))
+        save_checkpoint(tmp_path / "net.safetensors", net, "interpolator", "tiny")
+        return tmp_path / "net.safetensors"
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            '{"head": 2}',
+            '{"head": 2, "widths": 8}',
+            '{"head": "2", "widths": [8, 8, 6, 4, 4]}',
+            '{"head": 2, "widths": [8, 8, 6, "4", 4]}',
+            '{"head": 2, "widths": [8, 8, 6, 4, 4], "depth": 3}',
+            "[2, 8]",
+        ],
+    )
+    def test_is_refused_in_one_line(self, path, config):
+        rewrite(path, config=config)
+        assert "does not fit its own config" in refusal(path, "interpolator")
 
 
 class TestRoundTrip:

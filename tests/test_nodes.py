@@ -30,6 +30,7 @@ from tokenreel.nodes.sampling import DetectShots, SampleFrames
 from tokenreel.nodes.storing import LoadTokens, SaveTokens
 from tokenreel.nodes.tokenizing import DecodeTokens, EncodeVideo, LoadTokenizer
 from tokenreel.tokens.accounting import block_costs
+from tokenreel.video.frame_rates import exact_frame_rate
 from tokenreel.video.frames import uint8_to_image
 from tokenreel.video.reader import VideoError, VideoReader
 from tokenreel.video.reel import render
@@ -263,7 +264,7 @@ class TestSources:
         ],
     )
     def test_broadcast_rates_are_exact(self, fps, exact):
-        assert sources.frame_rate(fps) == exact
+        assert exact_frame_rate(fps) == exact
 
     def test_to_images_keeps_the_order_and_empties_the_list(self, reel):
         listed = [frame[None] for frame in reel]

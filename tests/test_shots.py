@@ -38,6 +38,11 @@ def test_cuts_of_the_reel_and_nothing_else(reel, frames, detector):
     assert meter.energy[0] == 0 and len(meter.energy) == len(frames)
 
 
+def test_cuts_by_the_score_are_those_without_a_net(frames):
+    with_net, without = meter_of(frames), meter_of(frames, detector=None)
+    assert with_net.score_cuts == without.score_cuts == without.cuts != ()
+
+
 def test_the_dissolve_of_the_reel(reel, frames):
     meter = meter_of(frames)
     last = reel.scenes[-1]

@@ -12,6 +12,7 @@ nothing, as ComfyUI's own node does.
 import argparse
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,10 +78,11 @@ def taught_flow(window: Tensor) -> Tensor:
             "Missing OpenCV, the teacher: pip install opencv-python-headless.", name="cv2"
         ) from error
     cv2.setNumThreads(1)
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)
     grey = ((window * weights).sum(0) * 255).round().to(torch.uint8).numpy()
-    flows = [torch.from_numpy(search.calc(grey[1], np.ascontiguousarray(grey[i]), None)) for i in (0, 2)]
+    empty: Any = None
+    flows = [torch.from_numpy(search.calc(grey[1], np.ascontiguousarray(grey[i]), empty)) for i in (0, 2)]
     return torch.cat(flows, -1).permute(2, 0, 1)
 
 
