@@ -21,6 +21,7 @@ from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .interpolator import IFNet, InterpolatorConfig, NetInterpolator
 from .residual_codec import ResidualCodec, ResidualCodecConfig
 from .shot_net import ShotNet, ShotNetConfig
+from .upscaler import CompactUpscaler, NetUpscaler, UpscalerConfig
 from .video_tokenizer import CausalVideoTokenizer, VideoTokenizerConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -32,6 +33,7 @@ MODELS: Mapping[str, tuple[type[nn.Module], Any]] = {
     "video_tokenizer": (CausalVideoTokenizer, VideoTokenizerConfig),
     "shot_net": (ShotNet, ShotNetConfig),
     "interpolator": (IFNet, InterpolatorConfig),
+    "upscaler": (CompactUpscaler, UpscalerConfig),
 }
 TOKENIZERS = ("image_tokenizer", "video_tokenizer")
 """Kinds that make tokens by themselves."""
@@ -215,6 +217,18 @@ def load_shot_net(path: Path | None = None) -> ShotNet:
 def load_interpolator(path: Path | None = None) -> NetInterpolator:
     """The interpolator in a checkpoint of ours, the shipped one by default. Raises CheckpointError for another file."""
     return NetInterpolator(load_checkpoint(path or WEIGHTS / "interpolator.safetensors", "interpolator"))
+
+
+def load_upscaler(
+    path: Path | str = "x2-m", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> NetUpscaler:
+    """The upscaler in a checkpoint of ours, or a shipped one by name. Raises CheckpointError for anything else."""
+    if isinstance(path, str):
+        shipped = dict(_checkpoints(WEIGHTS, "upscaler"))
+        if path not in shipped:
+            raise CheckpointError(f"No upscaler {path!r} comes with the pack. Supported are {', '.join(shipped)}.")
+        path = shipped[path]
+    return NetUpscaler(load_checkpoint(path, "upscaler"), device, dtype)
 
 
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:

@@ -45,11 +45,16 @@ class Muon(torch.optim.Optimizer):
                 p.add_(orthogonalize(update).view_as(p), alpha=-group["lr"] * scale)
 
 
-def build_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.02) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices, AdamW for first and last layers, norms and biases; each group knows its peak rate."""
+def build_optimizers(
+    model: nn.Module, lr: float, muon_lr: float = 0.02, least: int = 64
+) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, AdamW for first and last layers, norms and biases; each group knows its peak rate.
+
+    Matrices count as hidden from `least` rows and columns on.
+    """
     hidden, rest = [], []
     for p in model.parameters():
-        (hidden if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= 64 else rest).append(p)
+        (hidden if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= least else rest).append(p)
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr, betas=(0.9, 0.95), weight_decay=1e-3)]
     if hidden and muon_lr:
         optimizers.append(Muon(hidden, muon_lr, weight_decay=0.01))
