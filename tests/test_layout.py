@@ -17,6 +17,7 @@ FILES = (
     "stations",
     "sampling",
     "interpolation",
+    "upscaling",
     "rate_distortion",
     "svg_plots",
     "demo_report",
@@ -25,7 +26,17 @@ FILES = (
     "cli",
 )
 OURS = (*FOLDERS, *FILES)
-EVERYTHING_BELOW = {"host", "models", "tokens", "video", "stations", "sampling", "interpolation", "rate_distortion"}
+EVERYTHING_BELOW = {
+    "host",
+    "models",
+    "tokens",
+    "video",
+    "stations",
+    "sampling",
+    "interpolation",
+    "upscaling",
+    "rate_distortion",
+}
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
     "cli": {"commands", "benchmarks", "host"},
@@ -36,6 +47,7 @@ MAY_IMPORT = {
     "stations": {"models", "tokens", "video"},
     "sampling": {"stations", "models", "tokens", "video"},
     "interpolation": {"stations", "models", "video"},
+    "upscaling": {"interpolation", "stations", "models", "video"},
     "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,

@@ -1,0 +1,102 @@
+"""The upscaler as functions: what its node and command call. Frames stream through; nothing holds a whole clip.
+
+`check` is called often and may raise to cancel; `progress` with the number of source frames done since it last was.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .interpolation import Sound
+from .models.upscale_reuse import THRESHOLD, ReusingUpscaler
+from .models.upscaler import Upscaler
+from .stations import Advance, Check, Source, unwatched
+from .video.clips import Clip, VideoClip
+from .video.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from .video.target_size import TargetSize
+
+
+def upscale(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    upscaler: Upscaler,
+    target: "TargetSize | None" = None,
+    threshold: int | None = THRESHOLD,
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+    audio: bool = True,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
+    **options: Any,
+) -> dict[str, Any]:
+    """Upscales a file, or a part of it, into the video file `path`, with its sound.
+
+    For `target` see TargetSize (None: as large as the upscaler makes frames), for `threshold` ReusingUpscaler;
+    `options` and what is returned are those of `upscale_clip`.
+    """
+    reusing = ReusingUpscaler(upscaler, threshold, check=check)
+    with VideoClip(source, start=start, duration=duration) as clip:
+        sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
+        report = upscale_clip(
+            clip, path, reusing, target=target, sound=sound, check=check, progress=progress, **options
+        )
+        return {**report, "notes": [*clip.reader.warnings, *report["notes"]]}
+
+
+def upscale_clip(
+    clip: Clip,
+    path: str | os.PathLike[str],
+    reusing: ReusingUpscaler,
+    *,
+    target: "TargetSize | None" = None,
+    lossless: bool = False,
+    sound: Sound | None = None,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
+    collect: Callable[[np.ndarray], None] | None = None,
+) -> dict[str, Any]:
+    """Upscales a clip into the video file `path`, with the same times.
+
+    `collect` is given every frame, uint8 `[1, H, W, 3]`. Returns what was done, by the keys of `tokenreel upscale
+    --json`.
+    """
+    started = time.monotonic()
+    size = target.plan(clip.width, clip.height, reusing.scale) if target else None
+    width, height = (size.width, size.height) if size else (reusing.scale * clip.width, reusing.scale * clip.height)
+    writer = VideoWriter(
+        path,
+        width=width,
+        height=height,
+        frame_rate=clip.frame_rate,
+        time_base=clip.time_base,
+        lossless=lossless,
+        audio_source=sound.source if sound else None,
+        audio_start=sound.start if sound else 0,
+        audio_duration=sound.length if sound else None,
+    )
+    with torch.inference_mode(), writer:
+        for chunk in clip.chunks():
+            check()
+            for frame, tick in zip(chunk.frames, chunk.pts, strict=True):
+                made = reusing.frame(frame)
+                made = size.finish(made) if size else made
+                writer.write(made[np.newaxis], [tick])
+                if collect:
+                    collect(made[np.newaxis])
+            progress(len(chunk.pts))
+        if not clip.pts:
+            raise ValueError(
+                "The clip has 0 frames in the part that was chosen. Choose a part with at least one frame."
+            )
+        writer.close(max(1, round(clip.duration / clip.time_base) - (clip.pts[-1] - clip.pts[0])))
+    facts = {"frames": len(clip.pts), "width": width, "height": height, "frame_rate": float(clip.frame_rate)}
+    seconds = {"duration": float(clip.duration), "seconds": round(time.monotonic() - started, 3)}
+    return {**facts, **reusing.report(), **seconds, "notes": writer.warnings}
