@@ -80,7 +80,7 @@ HEADLESS = {
     "PIL": "pillow",
     "tqdm": "tqdm",
 }
-OPTIONAL = {"matplotlib", "scenedetect", "cv2"}  # [plots], [bench]; imported where they are needed
+OPTIONAL = {"matplotlib", "scenedetect", "cv2", "spandrel"}  # [plots], [bench], [upscalers]; imported where needed
 TOKENS_MAY_USE = {"numpy"}
 
 SOURCES = sorted(

@@ -82,11 +82,11 @@ class TestFinish:
         assert np.array_equal(made, frame[:, 10:30])
 
 
-def test_enlarges():
-    assert TargetSize(scale=1.1).enlarges(100, 50) and not TargetSize(scale=1).enlarges(100, 50)
-    assert TargetSize(short_side=60).enlarges(100, 50) and not TargetSize(short_side=40).enlarges(100, 50)
-    assert TargetSize(width=90, height=60).enlarges(100, 50)
-    assert not TargetSize(width=90, height=60, fit="pad").enlarges(100, 50)
+def test_times():
+    assert TargetSize(scale=1.5).times(100, 50) == 1.5
+    assert TargetSize(short_side=40).times(100, 50) == 0.8
+    assert TargetSize(width=90, height=60).times(100, 50) == 1.2
+    assert TargetSize(width=90, height=60, fit="pad").times(100, 50) == 0.9
 
 
 class TestRefusals:

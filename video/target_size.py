@@ -109,10 +109,10 @@ class TargetSize:
                 )
         return SizePlan(enlarged, scaled, *final)
 
-    def enlarges(self, width: int, height: int) -> bool:
-        """Whether frames of that size become larger at all; otherwise a model has nothing to do."""
+    def times(self, width: int, height: int) -> float:
+        """How many times as large frames of that size become; up to 1 there is nothing for a model to do."""
         scaled = self.plan(width, height, 1).scaled
-        return scaled[0] > width or scaled[1] > height
+        return max(scaled[0] / width, scaled[1] / height)
 
     def _in_proportion(self, width: int, height: int) -> tuple[int, int]:
         if self.scale is not None:
