@@ -79,7 +79,7 @@ def _compared(frame: Tensor) -> Tensor:
     return torch.cat([luma, (red - green) / 2, ((red + green) / 2 - blue) / 2], 1)
 
 
-def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Half differences along x and along y, each of the shape of x."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
@@ -135,6 +135,18 @@ class _Search:
         return self.adopt(found)
 
 
+def step_to_fit(off: Tensor, x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """A Lucas-Kanade step `[B, 2, h, w]` by differences `off` `[B, C, h, w]` in grey levels, and slopes along x and y.
+
+    With it what a pixel counts, `[B, 1, h, w]`: less where it does not fit.
+    """
+    fit = 1 / (off.abs().sum(1, keepdim=True) + _TOLERANCE)
+    products = torch.cat([(a * b).sum(1, keepdim=True) for a, b in ((x, x), (x, y), (y, y), (x, off), (y, off))], 1)
+    xx, xy, yy, xo, yo = local_mean(products * fit, window).split(1, 1)
+    xx, yy = xx + 1, yy + 1  # where there is no texture the path stays
+    return torch.cat([xy * yo - yy * xo, xy * xo - xx * yo], 1) / (xx * yy - xy * xy), fit
+
+
 def _refine(
     first: Tensor, second: Tensor, path: Tensor, *, steps: int, window: int, smooth: int, time: Tensor | None = None
 ) -> Tensor:
@@ -143,21 +155,16 @@ def _refine(
     Paths are those of the first frame's pixels or, with a `time` `[B, 1, 1, 1]`, of pixels at that moment.
     """
     grid, C = pixel_grid(first.shape[-2], first.shape[-1], first), first.shape[1]
-    second = torch.cat([second, *_slopes(second)], 1)
+    second = torch.cat([second, *slopes(second)], 1)
     if time is not None:
-        first = torch.cat([first, *_slopes(first)], 1)
+        first = torch.cat([first, *slopes(first)], 1)
     for _ in range(steps):
         two = sample(second, grid + (path if time is None else (1 - time) * path))
         one = first if time is None else sample(first, grid - time * path)
-        off, slopes = two[:, :C] - one[:, :C], two[:, C:]
+        off, steep = two[:, :C] - one[:, :C], two[:, C:]
         if time is not None:
-            slopes = torch.lerp(slopes, one[:, C:], time)
-        x, y = slopes[:, :C], slopes[:, C:]
-        fit = 1 / (off.abs().sum(1, keepdim=True) + _TOLERANCE)
-        products = torch.cat([(a * b).sum(1, keepdim=True) for a, b in ((x, x), (x, y), (y, y), (x, off), (y, off))], 1)
-        xx, xy, yy, xo, yo = local_mean(products * fit, window).split(1, 1)
-        xx, yy = xx + 1, yy + 1  # where there is no texture the path stays
-        move = torch.cat([xy * yo - yy * xo, xy * xo - xx * yo], 1) / (xx * yy - xy * xy)
+            steep = torch.lerp(steep, one[:, C:], time)
+        move, fit = step_to_fit(off, steep[:, :C], steep[:, C:], window)
         path = local_mean((path + move.clamp(-2, 2)) * fit, smooth) / local_mean(fit, smooth)
     return path
 

@@ -8,7 +8,7 @@ arithmetic is the same; only the order is another one: what a coarse block would
 Frames are `[B, 3, H, W]` in [0, 1] here, as that family has them, not [-1, 1]. Times are from 0, the first frame, to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .flow_search import Motion, find_motion, flow_at, local_mean, pixel_grid, sample
+from .flow_search import find_motion, flow_at, local_mean, pixel_grid, sample
 from .network_config import NetworkConfig
 
 SCALES = (16, 8, 4, 2, 1)
@@ -42,6 +42,18 @@ class Interpolator(Protocol):
         """The frames at `times`, each above 0 and below 1, between `[1, 3, H, W]` and `[1, 3, H, W]`, in [0, 1].
 
         Returns `[len(times), 3, H, W]`. `features` is what `prepare` gave for the two.
+        """
+        ...
+
+
+class MotionInterpolator(Interpolator, Protocol):
+    """One that tells the motion along which it mixes two frames."""
+
+    def paths(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `blend` makes the frames at `times` of: flows `[len(times), 4, H, W]` in pixels, and shares of the first
+        frame `[len(times), 1, H, W]`. Arguments are those of `between`.
         """
         ...
 
@@ -178,9 +190,7 @@ class IFNet(nn.Module):
         if features is None:
             features = self.encode(first), self.encode(second)
         flows, mask = self.estimate(first, second, time, features, start)
-        grid = pixel_grid(first.shape[-2], first.shape[-1], first)
-        one, two = sample(first, grid + flows[-1][:, :2]), sample(second, grid + flows[-1][:, 2:])
-        return torch.lerp(two, one, torch.sigmoid(mask)), flows, mask
+        return mix(first, second, flows[-1], torch.sigmoid(mask)), flows, mask
 
 
 def pad(frame: Tensor, align: int = ALIGN) -> Tensor:
@@ -194,6 +204,13 @@ def _moments(times: Sequence[float], like: Tensor) -> Tensor:
     if not times or not all(0 < time < 1 for time in times):
         raise ValueError(f"Invalid times {list(times)[:8]}. At least one is needed, each above 0 and below 1.")
     return torch.tensor(list(times), dtype=torch.float32, device=like.device).view(-1, 1, 1, 1)
+
+
+def _joined(found: Iterable[tuple[Tensor, Tensor]], frame: Tensor) -> tuple[Tensor, Tensor]:
+    """All flows and shares, without what `frame` was padded by."""
+    H, W = frame.shape[-2:]
+    flows, shares = zip(*found, strict=True)
+    return torch.cat(flows)[:, :, :H, :W], torch.cat(shares)[:, :, :H, :W]
 
 
 def _together(moments: Tensor, like: Tensor) -> tuple[Tensor, ...]:
@@ -220,13 +237,27 @@ class BlendInterpolator:
         _check_pair(first, second)
         return torch.lerp(first, second, _moments(times, first).to(first.dtype))
 
+    def paths(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As MotionInterpolator.paths: nothing moves."""
+        _check_pair(first, second)
+        moments, (H, W) = _moments(times, first), first.shape[-2:]
+        return moments.new_zeros(len(moments), 4, H, W), (1 - moments).expand(-1, 1, H, W)
+
+
+def mix(first: Tensor, second: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """Both frames moved by `[B, 4, H, W]` and mixed, the first by `share` `[B, 1, H, W]`, as this family mixes them."""
+    grid = pixel_grid(flow.shape[-2], flow.shape[-1], flow)
+    return torch.lerp(sample(second, grid + flow[:, 2:]), sample(first, grid + flow[:, :2]), share)
+
 
 def blend(first: Tensor, second: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     """Both frames moved by `[B, 4, H, W]` and mixed, the first by `share` `[B, 1, H, W]`; `[B, 3, H, W]` in [0, 1].
 
     Bicubic samples keep detail where both agree; where they do not, smoother ones are nearer to what was there.
     """
-    grid = pixel_grid(first.shape[-2], first.shape[-1], first)
+    grid = pixel_grid(flow.shape[-2], flow.shape[-1], flow)
     to_first, to_second = grid + flow[:, :2], grid + flow[:, 2:]
     one, two = sample(first, to_first), sample(second, to_second)
     agree = torch.exp(-local_mean((one - two).abs().mean(1, keepdim=True), 5) / _AGREEMENT)
@@ -245,15 +276,27 @@ class FlowInterpolator:
         self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
     ) -> Tensor:
         """As Interpolator.between."""
-        _check_pair(first, second)
         H, W = first.shape[-2:]
-        first, second = pad(first, 16), pad(second, 16)
-        motion, made = find_motion(first, second), []
-        for some in _together(_moments(times, first), first):
-            flow, share = flow_at(motion, some)
-            many = (len(some), -1, -1, -1)
-            made.append(blend(first.expand(many), second.expand(many), flow, share)[:, :, :H, :W])
+        one, two = pad(first, 16), pad(second, 16)
+        made = [
+            blend(one.expand(len(flow), -1, -1, -1), two.expand(len(flow), -1, -1, -1), flow, share)[:, :, :H, :W]
+            for flow, share in self._found(first, second, times)
+        ]
         return torch.cat(made)
+
+    @torch.inference_mode()
+    def paths(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As MotionInterpolator.paths."""
+        return _joined(self._found(first, second, times), first)
+
+    def _found(self, first: Tensor, second: Tensor, times: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Flows and shares of padded frames, those together that are computed together."""
+        _check_pair(first, second)
+        motion = find_motion(pad(first, 16), pad(second, 16))
+        for some in _together(_moments(times, first), first):
+            yield flow_at(motion, some)
 
 
 class NetInterpolator:
@@ -272,20 +315,33 @@ class NetInterpolator:
         self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
     ) -> Tensor:
         """As Interpolator.between."""
+        H, W = first.shape[-2:]
+        one, two, mixed = pad(first), pad(second), blend if self.started else mix
+        made = [
+            mixed(one.expand(len(flow), -1, -1, -1), two.expand(len(flow), -1, -1, -1), flow, share)[:, :, :H, :W]
+            for flow, share in self._found(first, second, times, features)
+        ]
+        return torch.cat(made).clamp_(0, 1)
+
+    @torch.inference_mode()
+    def paths(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As MotionInterpolator.paths."""
+        return _joined(self._found(first, second, times, features), first)
+
+    def _found(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Flows and shares of padded frames, those together that are computed together."""
         _check_pair(first, second)
         moments, features = _moments(times, first), features or (self.prepare(first), self.prepare(second))
         # on frames that are hardly padded: what is repeated beyond the edge misleads the search
         motion = find_motion(pad(first, 16), pad(second, 16)) if self.started else None
-        return torch.cat([self._at(first, second, some, features, motion) for some in _together(moments, first)])
-
-    def _at(
-        self, first: Tensor, second: Tensor, moments: Tensor, features: tuple[Any, Any], motion: Motion | None
-    ) -> Tensor:
-        H, W = first.shape[-2:]
-        many = (len(moments), -1, -1, -1)
-        pair = features[0].expand(many), features[1].expand(many)
-        first, second = pad(first).expand(many), pad(second).expand(many)
-        if motion is None:
-            return self.net(first, second, moments, pair)[0][:, :, :H, :W].clamp(0, 1)
-        flows, mask = self.net.estimate(first, second, moments, pair, pad(flow_at(motion, moments)[0]))
-        return blend(first, second, flows[-1], torch.sigmoid(mask))[:, :, :H, :W]
+        for some in _together(moments, first):
+            many = (len(some), -1, -1, -1)
+            pair = features[0].expand(many), features[1].expand(many)
+            one, two = pad(first).expand(many), pad(second).expand(many)
+            start = None if motion is None else pad(flow_at(motion, some)[0])
+            flows, mask = self.net.estimate(one, two, some, pair, start)
+            yield flows[-1], torch.sigmoid(mask)

@@ -12,6 +12,8 @@ from tokenreel.models.interpolator import (
     IFNet,
     InterpolatorConfig,
     NetInterpolator,
+    blend,
+    mix,
     pad,
 )
 
@@ -114,14 +116,33 @@ class TestInterpolators:
         kept = each.between(first, second, [0.5], (each.prepare(first), each.prepare(second)))
         assert torch.equal(kept, each.between(first, second, [0.5]))
 
+    @pytest.mark.parametrize("size", [(33, 17), (96, 128)])
+    def test_paths_are_what_the_frames_are_blended_along(self, net, size):
+        """But for the edges, where padding is seen."""
+        first, second = texture(*size), texture(*size, seed=1)
+        many, times = (2, 3, *size), [0.3, 0.6]
+        for each, mixed in (
+            (BlendInterpolator(), mix),
+            (FlowInterpolator(), blend),
+            (NetInterpolator(net), blend),
+            (NetInterpolator(net, started=False), mix),
+        ):
+            flow, share = each.paths(first, second, times)
+            assert flow.shape == (2, 4, *size) and share.shape == (2, 1, *size)
+            made = mixed(first.expand(many), second.expand(many), flow, share)
+            found = each.between(first, second, times)
+            assert torch.allclose(made[..., :-4, :-4], found[..., :-4, :-4], atol=2e-3)
+
     @pytest.mark.parametrize("times", [[], [0.0], [0.5, 1.0], [float("nan")]])
     def test_times_outside_are_refused(self, times):
         with pytest.raises(ValueError, match="each above 0 and below 1"):
             BlendInterpolator().between(texture(), texture(), times)
 
     def test_different_sizes_are_refused(self):
-        with pytest.raises(ValueError, match="of one size"):
-            FlowInterpolator().between(texture(), texture(64, 64), [0.5])
+        for each in (FlowInterpolator(), BlendInterpolator()):
+            for ask in (each.between, each.paths):
+                with pytest.raises(ValueError, match="of one size"):
+                    ask(texture(), texture(64, 64), [0.5])
 
 
 def plain_forward(net, first, second, time):
