@@ -121,8 +121,10 @@ class CoreUpscaler:
         import torch
 
         self._make_room(frames)
+        # in memory as a slice of ComfyUI's IMAGE lies there: the layout decides how sums are rounded
+        frames = frames.clone(memory_format=torch.channels_last).to(self.device, self.dtype)
         with torch.inference_mode():
-            return self._descriptor(frames.to(self.device, self.dtype)).float().clamp_(0, 1)
+            return self._descriptor(frames).float().clamp_(0, 1)
 
     def _make_room(self, frames: Tensor) -> None:
         pixels = frames.shape[0] * frames.shape[2] * frames.shape[3]

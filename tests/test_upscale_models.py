@@ -182,7 +182,7 @@ folder_paths.folder_names_and_paths["upscale_models"] = ([folder], {".safetensor
 torch.manual_seed(0)
 save_checkpoint(Path(folder, "ours.safetensors"), CompactUpscaler(UpscalerConfig(2, 8, 3)), "upscaler", "tiny")
 state = CompactUpscaler(UpscalerConfig(4, 8, 3)).state_dict()
-save_file({"params." + key: value for key, value in state.items()}, os.path.join(folder, "compact.safetensors"))
+save_file(state, os.path.join(folder, "compact.safetensors"))
 from spandrel.architectures.PLKSR import PLKSR
 network = PLKSR(dim=16, n_blocks=2, upscaling_factor=2)
 save_file(network.state_dict(), os.path.join(folder, "plksr.safetensors"))
