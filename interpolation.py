@@ -26,6 +26,7 @@ from .video.clips import Clip, VideoClip
 from .video.knots import AtCuts, Joiner, Knot
 from .video.output_times import OutputTimes, TimelineTimes
 from .video.retiming import Repeats, Retiming
+from .video.target_size import SizePlan
 from .video.timeline import FrameTimeline
 from .video.writer import VideoWriter
 
@@ -158,14 +159,15 @@ def interpolate_clip(
     cuts: Collection[int] = (),
     lossless: bool = False,
     sound: Sound | None = None,
+    size: SizePlan | None = None,
     check: Check = unwatched,
     progress: Advance = unwatched,
     collect: Callable[[np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Interpolates a clip into the video file `path`, which lasts as long, to a frame. `cuts` is from `find_cuts`.
 
-    `collect` is given every frame, uint8 `[1, H, W, 3]`. Returns what was done, by the keys of `tokenreel interpolate
-    --json`.
+    `size` is that of the frames to write, where `between` makes others than the clip's. `collect` is given every frame,
+    uint8 `[1, H, W, 3]`. Returns what was done, by the keys of `tokenreel interpolate --json`.
     """
     started = time.monotonic()
     frames = _stamped(clip, check, progress)
@@ -179,10 +181,11 @@ def interpolate_clip(
         retime=wanted.repeats == "retime",
         threshold=THRESHOLD if between.threshold is None else between.threshold,
     )
+    width, height = (size.width, size.height) if size else (clip.width, clip.height)
     writer = VideoWriter(
         path,
-        width=clip.width,
-        height=clip.height,
+        width=width,
+        height=height,
         frame_rate=plan.times.frame_rate,
         time_base=plan.times.time_base,
         lossless=lossless,
@@ -191,8 +194,11 @@ def interpolate_clip(
         audio_duration=sound.length if sound else None,
     )
     with torch.inference_mode(), writer:
-        count, length = _write(writer, plan, _made(plan, _knots(plan, chain([first], frames), clip), between), collect)
-    facts = {"frames": count, "width": clip.width, "height": clip.height, "duration": float(length)}
+        outputs = _made(plan, _knots(plan, chain([first], frames), clip), between)
+        if size:
+            outputs = (made._replace(frame=size.finish(made.frame)) for made in outputs)
+        count, length = _write(writer, plan, outputs, collect)
+    facts = {"frames": count, "width": width, "height": height, "duration": float(length)}
     seconds = {"seconds": round(time.monotonic() - started, 3)}
     return {**facts, **_report(plan, between), **seconds, "notes": writer.warnings}
 
@@ -323,11 +329,13 @@ def _span(plan: _Plan, first: Knot, second: Knot, between: InBetweens) -> Iterat
     for each, share in showings:
         if share is None:
             knot = second if each.position >= join.end else first
-            yield _Output(knot.frame, each.tick, "passed" if each.position == knot.tick else "held")
+            frame = between.shown(knot.frame, knot.begins_shot)
+            yield _Output(frame, each.tick, "passed" if each.position == knot.tick else "held")
         elif join.kind == "motion":
             yield _Output(next(moving), each.tick, "interpolated")
         else:
-            yield _Output(_mixed(first.frame, second.frame, share), each.tick, "faded")
+            one, two = (between.shown(knot.frame, knot.begins_shot) for knot in (first, second))
+            yield _Output(_mixed(one, two, share), each.tick, "faded")
 
 
 def _mixed(first: np.ndarray, second: np.ndarray, share: Fraction) -> np.ndarray:

@@ -100,6 +100,10 @@ class InBetweens:
     cost: Cost = field(default_factory=Cost)
     _prepared: tuple[np.ndarray, Tensor, Any] | None = field(default=None, repr=False)
 
+    def shown(self, frame: np.ndarray, begins_shot: bool = False) -> np.ndarray:
+        """What a frame that is passed on becomes: here it stays as it is."""
+        return frame
+
     def frames(self, first: np.ndarray, second: np.ndarray, times: Sequence[float]) -> Iterator[np.ndarray]:
         """uint8 `[H, W, 3]` at each of `times` (above 0, below 1) between two uint8 `[H, W, 3]`."""
         H, W, _ = first.shape
@@ -145,7 +149,7 @@ class InBetweens:
         one, two = self._ready(first), self._ready(second)
         self._prepared = two
         made = self._timed(lambda: self.interpolator.between(one[1], two[1], times, (one[2], two[2])))
-        return list(_to_bytes(made))
+        return list(to_bytes(made))
 
     def _ready(self, frame: np.ndarray) -> tuple[np.ndarray, Tensor, Any]:
         """The frame as the interpolator takes it, with what it keeps of it; made once for two pairs in a row."""
@@ -164,14 +168,14 @@ class InBetweens:
     ) -> list[np.ndarray]:
         made = [(first if each <= 0.5 else second).copy() for each in times]
         for frame, each in zip(made, times, strict=True):
-            _mix(frame, first, second, each, faint)
+            mix_tiles(frame, first, second, each, faint)
         for box, weights in boxes:
             one, two = self._planes(box.of(first)), self._planes(box.of(second))
             inner = self._timed(lambda one=one, two=two: self.interpolator.between(one, two, times))
             share = weights.to(inner.device)
             for index, frame in enumerate(made):
                 mixed = torch.lerp(self._planes(box.of(frame)), inner[index : index + 1].float(), share)
-                box.of(frame)[...] = _to_bytes(mixed)[0]
+                box.of(frame)[...] = to_bytes(mixed)[0]
         return made
 
     def _planes(self, frame: np.ndarray) -> Tensor:
@@ -189,20 +193,22 @@ class InBetweens:
         return made
 
 
-def _to_bytes(frames: Tensor) -> np.ndarray:
+def to_bytes(frames: Tensor) -> np.ndarray:
     """`[T, 3, H, W]` in [0, 1] -> uint8 `[T, H, W, 3]`, clipped and rounded."""
     rounded = frames.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
     return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def _mix(frame: np.ndarray, first: np.ndarray, second: np.ndarray, share: float, tiles: np.ndarray) -> None:
-    """Puts a cross-fade with `share` of the second frame where `tiles` are True."""
+def mix_tiles(
+    frame: np.ndarray, first: np.ndarray, second: np.ndarray, share: float, tiles: np.ndarray, side: int = TILE
+) -> None:
+    """Puts a cross-fade with `share` of the second frame where `tiles`, of `side` pixels, are True."""
     if not tiles.any():
         return
     around = tight(tiles)
-    part = Box(around.top * TILE, around.left * TILE, around.bottom * TILE, around.right * TILE)
+    part = around.times(side)
     one, two, target = (part.of(each) for each in (first, second, frame))
     weight = round(share * 256)
     mixed = ((one.astype(np.uint16) * (256 - weight) + two.astype(np.uint16) * weight + 128) >> 8).astype(np.uint8)
-    where = around.of(tiles).repeat(TILE, 0).repeat(TILE, 1)[: target.shape[0], : target.shape[1], None]
+    where = around.of(tiles).repeat(side, 0).repeat(side, 1)[: target.shape[0], : target.shape[1], None]
     np.copyto(target, mixed, where=where)
