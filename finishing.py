@@ -1,0 +1,97 @@
+"""More frames and larger ones in one pass: what the upscaling node and command call when they interpolate too.
+
+Interpolating first and upscaling then gives every frame to the upscaler. Here only frames of the source are upscaled,
+each once and as far as it changed; those in between are blended from them (models/upscaled_betweens.py). Times, cuts
+and sound are those of interpolation.py.
+"""
+
+import os
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from .interpolation import Sound, find_cuts, interpolate_clip
+from .models.changed_tiles import THRESHOLD
+from .models.interpolator import MotionInterpolator
+from .models.upscale_reuse import ReusingUpscaler
+from .models.upscaled_betweens import UpscaledBetweens
+from .stations import Advance, Check, Source, unwatched
+from .video.clips import Clip, VideoClip
+from .video.knots import AtCuts
+from .video.retiming import Repeats, Retiming
+from .video.target_size import SizePlan, TargetSize
+from .video.timeline import FrameTimeline
+
+
+def finish(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    interpolator: MotionInterpolator,
+    reusing: ReusingUpscaler,
+    target: TargetSize | None = None,
+    timeline: FrameTimeline | None = None,
+    rate: Fraction | None = None,
+    times: int | None = None,
+    loop: bool = False,
+    at_cuts: AtCuts = "hold",
+    repeats: Repeats = "keep",
+    static_threshold: int | None = THRESHOLD,
+    device: torch.device | str = "cpu",
+    start: Fraction | float = 0,
+    duration: Fraction | float | None = None,
+    audio: bool = True,
+    check: Check = unwatched,
+    progress: Advance = unwatched,
+    **options: Any,
+) -> dict[str, Any]:
+    """Interpolates and upscales a file, or a part of it, into the video file `path`, with its sound.
+
+    Arguments are those of `interpolate`; `reusing` and `target` those of `upscale_clip`; `options` and what is returned
+    those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
+    """
+    wanted = Retiming(timeline, rate, times, loop, at_cuts, repeats)
+    watchers = {"check": check, "progress": progress}
+    cuts: tuple[int, ...] = ()
+    if timeline is None:
+        with VideoClip(source, start=start, duration=duration) as clip:
+            planned(clip, reusing, target)  # a size that cannot be is refused before all is read
+            cuts = find_cuts(clip, loop=loop, repeats=repeats, **watchers)
+    with VideoClip(source, start=start, duration=duration) as clip:
+        sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
+        options = {"static_threshold": static_threshold, "device": device, "cuts": cuts, "sound": sound, **options}
+        report = finish_clip(clip, path, wanted, interpolator, reusing, target=target, **watchers, **options)
+        return {**report, "notes": [*clip.reader.warnings, *report["notes"]]}
+
+
+def finish_clip(
+    clip: Clip,
+    path: str | os.PathLike[str],
+    wanted: Retiming,
+    interpolator: MotionInterpolator,
+    reusing: ReusingUpscaler,
+    *,
+    target: TargetSize | None = None,
+    static_threshold: int | None = THRESHOLD,
+    device: torch.device | str = "cpu",
+    check: Check = unwatched,
+    **options: Any,
+) -> dict[str, Any]:
+    """Interpolates and upscales a clip into the video file `path`; `options` are those of `interpolate_clip`.
+
+    Returns what was done, by the keys of `tokenreel upscale --json`: with those of `upscale_clip` the ways in which
+    frames came about, `frames_upscaled`, and `upscaled_fraction`, their share in all frames.
+    """
+    between = UpscaledBetweens(
+        interpolator, static_threshold, check, device, upscale=reusing.frame, scale=reusing.scale
+    )
+    size = planned(clip, reusing, target)
+    report = interpolate_clip(clip, path, wanted, between, size=size, check=check, **options)
+    share = {"upscaled_fraction": round(between.upscaled / report["frames"], 6)}
+    return {**report, **share, **reusing.report(), "notes": report["notes"]}
+
+
+def planned(clip: Clip, reusing: ReusingUpscaler, target: TargetSize | None) -> SizePlan:
+    """From the upscaler's frames of a clip to those that are wanted; None: as large as the upscaler makes them."""
+    return (target or TargetSize(scale=reusing.scale)).plan(clip.width, clip.height, reusing.scale)
