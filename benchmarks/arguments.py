@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NAMES = {
@@ -16,7 +16,13 @@ NAMES = {
     "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
     "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
     "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
+    "upscaling": "quality of upscaled stills, what reuse saves, interpolation in the same pass, memory, flicker",
 }
+PARTS = {
+    "interpolation": ("quality", "static", "memory", "drift"),
+    "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
+}
+"""Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
 
 
@@ -40,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
     parser.add_argument("--clips", metavar="DIR", help="folder of clips for all but 'memory', 'video', 'start'")
-    parser.add_argument("--sets", metavar="DIR", help="triplets, frames and clips for the quality of 'interpolation'")
+    parser.add_argument("--sets", metavar="DIR", help="pictures, frames and clips for 'interpolation' and 'upscaling'")
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=("quality", "static", "memory", "drift"),
-        help="of 'interpolation' (all that have their folder); the others are kept as they were measured",
+        choices=sorted({part for parts in PARTS.values() for part in parts}),
+        help="of 'interpolation' or 'upscaling' (all that have their folder); others are kept as they were measured",
     )
-    parser.add_argument("--peers", metavar="DIR", help="folder with weights of other tokenizers for 'speed'")
+    parser.add_argument("--peers", metavar="DIR", help="folder with other people's weights for 'speed', 'upscaling'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
     parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
     parser.add_argument("--size", type=_at_least(16), default=256, metavar="S", help="side of the centre square (256)")
@@ -83,3 +89,18 @@ def run_benchmarks(args: argparse.Namespace, tell: Callable[[str], None]) -> dic
         if args.json:
             files.write_whole(args.json, to_json(results[name]))
     return {"results": results, "table": "\n\n".join(TABLES[name](results[name]) for name in names)}
+
+
+def chosen_parts(name: str, args: argparse.Namespace, needs: Mapping[str, str]) -> list[str]:
+    """The parts of benchmark `name` that `args.parts` names, or all for which there is what they need.
+
+    `needs` maps a part to the argument with its folder. Raises ValueError for a part that is not one of this benchmark,
+    or that lacks its folder.
+    """
+    parts = args.parts or [part for part in PARTS[name] if getattr(args, needs.get(part, ""), True)]
+    for part in parts:
+        if part not in PARTS[name]:
+            raise ValueError(f"Benchmark {name!r} has no part {part!r}. Supported are {', '.join(PARTS[name])}.")
+        if part in needs and not getattr(args, needs[part]):
+            raise ValueError(f"Part {part!r} needs a folder. Name it with --{needs[part]} DIR.")
+    return parts

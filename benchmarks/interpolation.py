@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..models.checkpoint import WEIGHTS, file_digest
+from .arguments import chosen_parts
 from .interpolation_cost import measure_drift, measure_long, measure_static
 from .interpolation_quality import measure_quality
 from .tokens import clips_in
-
-PARTS = ("quality", "static", "memory", "drift")
 
 
 def measure_interpolation(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -20,13 +19,10 @@ def measure_interpolation(args: argparse.Namespace, tell: Callable[[str], None])
 
     `args.parts` names the parts to measure; the others are taken from the result that is there.
     """
-    from .results import read_result
+    from .results import kept_parts
 
-    parts = args.parts or [name for name in PARTS if getattr(args, _NEEDS.get(name, ""), True)]
-    for name, option in _NEEDS.items():
-        if name in parts and not getattr(args, option):
-            raise ValueError(f"Part {name!r} needs a folder. Name it with --{option} DIR.")
-    found = {name: value for name, value in (read_result("interpolation") or {}).items() if name in PARTS}
+    parts = chosen_parts("interpolation", args, _NEEDS)
+    found = kept_parts("interpolation")
     if "quality" in parts:
         found["quality"] = measure_quality(Path(args.sets), tell)
     if "static" in parts:

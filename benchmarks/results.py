@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .arguments import PARTS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -52,6 +53,11 @@ def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     """A kept result, or None if that was never measured."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def kept_parts(name: str) -> dict[str, Any]:
+    """The parts of a kept result of a benchmark that is measured by parts; empty if it was never measured."""
+    return {part: value for part, value in (read_result(name) or {}).items() if part in PARTS[name]}
 
 
 def _rounded(value: Any) -> Any:

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..tokens.video_tokens import VideoTokens
+from .generator import GeneratorConfig, TokenGenerator
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .interpolator import IFNet, InterpolatorConfig, NetInterpolator
 from .residual_codec import ResidualCodec, ResidualCodecConfig
@@ -34,6 +35,7 @@ MODELS: Mapping[str, tuple[type[nn.Module], Any]] = {
     "shot_net": (ShotNet, ShotNetConfig),
     "interpolator": (IFNet, InterpolatorConfig),
     "upscaler": (CompactUpscaler, UpscalerConfig),
+    "generator": (TokenGenerator, GeneratorConfig),
 }
 TOKENIZERS = ("image_tokenizer", "video_tokenizer")
 """Kinds that make tokens by themselves."""

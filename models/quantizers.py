@@ -65,9 +65,11 @@ class FSQ(nn.Module):
 
     def indices_to_codes(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Indices `[B, ...]` in [0, codebook_size) -> codes `[B, d, ...]` in [-1, 1]; inverts codes_to_indices."""
-        expanded = indices.unsqueeze(1)
-        levels = self._levels.to(indices.device).view(1, -1, *[1] * (indices.ndim - 1))
-        radix = self._radix.to(indices.device).view_as(levels)
-        digits = expanded // radix % levels
-        half = (levels // 2).to(dtype)
+        digits = self.digits(indices).movedim(-1, 1)
+        half = self._per_dimension(self._levels // 2, digits).to(dtype)
         return (digits.to(dtype) - half) / half
+
+    def digits(self, indices: Tensor) -> Tensor:
+        """Indices `[...]` -> int64 `[..., d]`: the level in each dimension, from 0."""
+        levels, radix = (each.to(indices.device) for each in (self._levels, self._radix))
+        return indices.unsqueeze(-1) // radix % levels

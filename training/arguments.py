@@ -6,10 +6,15 @@ from pathlib import Path
 import torch
 
 
-def training_parser(description: str | None, name: str) -> argparse.ArgumentParser:
-    """A parser for the data, the outputs, the time and the device; `name` is the model's, and its files' by default."""
+def training_parser(
+    description: str | None, name: str, data: str = "pack", built_by: str = "tokenreel.training.data"
+) -> argparse.ArgumentParser:
+    """A parser for the data, the outputs, the time and the device; `name` is the model's, and its files' by default.
+
+    `data` is the option that names the clips, which the program `built_by` builds.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--pack", type=Path, required=True, help="clips as built by tokenreel.training.data")
+    parser.add_argument(f"--{data}", type=Path, required=True, help=f"clips as built by {built_by}")
     parser.add_argument(
         "--out", type=Path, default=Path(f"{name}.safetensors"), help="fp16 checkpoint, written as training goes"
     )

@@ -54,7 +54,7 @@ class ClipPack:
         start = draw(clip.shape[0] // run) * run
         first = start + draw(run - (length - 1) * step)
         index = [min(first + i * step, start + run - 1, clip.shape[0] - 1) for i in range(length)]
-        crop = self._crop(clip, index, side, generator)
+        crop = self.crop(clip, index, side, generator)
         if draw(2) and length > 1:
             crop = crop.flip(0)
         return self._relight(crop, generator).transpose(0, 1)
@@ -86,14 +86,14 @@ class ClipPack:
         time = middle / span
         if draw(2):
             index, time = index[::-1], 1 - time
-        crop = self._crop(clip, [min(i, clip.shape[0] - 1) for i in index], side, generator)
+        crop = self.crop(clip, [min(i, clip.shape[0] - 1) for i in index], side, generator)
         return self._relight(crop, generator).transpose(0, 1), time
 
     @staticmethod
     def _dice(generator: torch.Generator) -> Callable[[int], int]:
         return lambda high: int(torch.randint(max(high, 1), (1,), generator=generator))
 
-    def _crop(self, clip: Tensor, index: list[int], side: int, generator: torch.Generator) -> Tensor:
+    def crop(self, clip: Tensor, index: list[int], side: int, generator: torch.Generator) -> Tensor:
         """Frames by number, a random square of them, mirrored and turned: `[len(index), 3, side, side]` in [-1, 1]."""
         draw = self._dice(generator)
         _, height, width, _ = clip.shape
