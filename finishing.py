@@ -14,8 +14,10 @@ import torch
 from .interpolation import Sound, find_cuts, interpolate_clip
 from .models.changed_tiles import THRESHOLD
 from .models.interpolator import MotionInterpolator
+from .models.upscale_reuse import THRESHOLD as REUSE_THRESHOLD
 from .models.upscale_reuse import ReusingUpscaler
 from .models.upscaled_betweens import UpscaledBetweens
+from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
 from .video.knots import AtCuts
@@ -29,8 +31,9 @@ def finish(
     path: str | os.PathLike[str],
     *,
     interpolator: MotionInterpolator,
-    reusing: ReusingUpscaler,
+    upscaler: Upscaler,
     target: TargetSize | None = None,
+    threshold: int | None = REUSE_THRESHOLD,
     timeline: FrameTimeline | None = None,
     rate: Fraction | None = None,
     times: int | None = None,
@@ -48,9 +51,10 @@ def finish(
 ) -> dict[str, Any]:
     """Interpolates and upscales a file, or a part of it, into the video file `path`, with its sound.
 
-    Arguments are those of `interpolate`; `reusing` and `target` those of `upscale_clip`; `options` and what is returned
-    those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
+    Arguments are those of `interpolate`; `upscaler`, `target` and `threshold` those of `upscale`; `options` and what is
+    returned those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
     """
+    reusing = ReusingUpscaler(upscaler, threshold, check=check)
     wanted = Retiming(timeline, rate, times, loop, at_cuts, repeats)
     watchers = {"check": check, "progress": progress}
     cuts: tuple[int, ...] = ()
@@ -61,7 +65,7 @@ def finish(
     with VideoClip(source, start=start, duration=duration) as clip:
         sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
         options = {"static_threshold": static_threshold, "device": device, "cuts": cuts, "sound": sound, **options}
-        report = finish_clip(clip, path, wanted, interpolator, reusing, target=target, **watchers, **options)
+        report = finish_clip(clip, path, wanted, reusing, interpolator, target=target, **watchers, **options)
         return {**report, "notes": [*clip.reader.warnings, *report["notes"]]}
 
 
@@ -69,8 +73,8 @@ def finish_clip(
     clip: Clip,
     path: str | os.PathLike[str],
     wanted: Retiming,
-    interpolator: MotionInterpolator,
     reusing: ReusingUpscaler,
+    interpolator: MotionInterpolator,
     *,
     target: TargetSize | None = None,
     static_threshold: int | None = THRESHOLD,

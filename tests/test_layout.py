@@ -18,6 +18,7 @@ FILES = (
     "sampling",
     "interpolation",
     "upscaling",
+    "finishing",
     "rate_distortion",
     "svg_plots",
     "demo_report",
@@ -35,6 +36,7 @@ EVERYTHING_BELOW = {
     "sampling",
     "interpolation",
     "upscaling",
+    "finishing",
     "rate_distortion",
 }
 MAY_IMPORT = {
@@ -48,6 +50,7 @@ MAY_IMPORT = {
     "sampling": {"stations", "models", "tokens", "video"},
     "interpolation": {"stations", "models", "video"},
     "upscaling": {"interpolation", "stations", "models", "video"},
+    "finishing": {"interpolation", "stations", "models", "video"},
     "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,
