@@ -172,14 +172,15 @@ def blend_closely(first: Tensor, second: Tensor, flow: Tensor, share: Tensor, ti
     move, fit = step_to_fit(off, *slopes(torch.lerp(two, one, time)), _WINDOW)
     move = local_mean(move.clamp_(-_FURTHEST, _FURTHEST) * fit, _SMOOTH) / local_mean(fit, _SMOOTH) * right
     made = blend(first, second, flow + torch.cat([-time * move, (1 - time) * move], 1), share)
-    return torch.lerp(local_mean(made, _BLUR), made, right)
+    doubled = (1 - right) * (4 * share * (1 - share))  # what only one frame shows cannot fit, and need not
+    return torch.lerp(made, local_mean(made, _BLUR), doubled)
 
 
 def _rightness(one: Tensor, two: Tensor) -> Tensor:
     """`[1, 1, h, w]`: 1 where two pictures of luma fit as far as their own contrast can tell, 0 where they do not."""
     off = local_mean(local_mean(two - one, 3).abs_(), _WIDE)  # aliasing differs from pixel to pixel, a picture does not
     contrast = sum(local_mean((each - local_mean(each, _WIDE)).abs_(), _WIDE) for each in (one, two))
-    return torch.exp(-((off / (contrast / 2 + _NOISE)) ** 2))
+    return torch.exp(-((off / (contrast / 2 + _NOISE)) ** 4))
 
 
 def _luma(planes: Tensor) -> Tensor:
