@@ -27,6 +27,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
     from .speed import measure_speed
     from .start import measure_start
     from .tokens import measure_tokens
+    from .upscaling import measure_upscaling
     from .video import measure_video
 
     benchmarks = {
@@ -38,6 +39,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "shots": measure_shots,
         "sampling": measure_sampling,
         "interpolation": measure_interpolation,
+        "upscaling": measure_upscaling,
     }
     return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 

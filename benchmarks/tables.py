@@ -13,6 +13,7 @@ from .markdown import origin, table
 from .results import RESULTS, read_result
 from .sampling_table import sampling_table
 from .shot_tables import shots_table
+from .upscaling_tables import upscaling_table
 
 _NAMES = {"stream": "stream", "every_frame": "every frame for itself", "groups": "four frames at a time"}
 
@@ -200,6 +201,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "shots": shots_table,
     "sampling": sampling_table,
     "interpolation": interpolation_table,
+    "upscaling": upscaling_table,
 }
 
 
