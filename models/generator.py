@@ -151,15 +151,16 @@ class TokenGenerator(nn.Module):
         self.norm = _Norm(width)
         self.out = operations.Linear(width, sum(self.config.levels))
 
-    def forward(self, indices: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, indices: Tensor, known: Tensor, at: tuple[int, int, int] = (0, 0, 0)) -> tuple[Tensor, ...]:
         """Logits `[B, t, h, w, level]` of each digit, the least significant first.
 
-        indices: int64 `[B, t, h, w]`, of any value where not known. known: bool `[B, t, h, w]`.
+        indices: int64 `[B, t, h, w]`, of any value where not known. known: bool `[B, t, h, w]`. at: frame, row and
+        column of the first token; training moves crops about, so that larger grids than its own are nothing new.
         """
         digits = self.fsq.digits(indices)
         given = sum((table(digits[..., i]) for i, table in enumerate(self.given)), torch.zeros_like(self.masked))
         x = torch.where(known[..., None], given, self.masked)
-        x = x + self.hints(self._hints(indices, known).to(x.dtype)) + self.place(_places(indices).to(x.dtype))
+        x = x + self.hints(self._hints(indices, known).to(x.dtype)) + self.place(_places(indices, at).to(x.dtype))
         for block in self.blocks:
             x = block(x)
         return self.out(self.norm(x)).split(self.config.levels, -1)
@@ -182,11 +183,11 @@ class TokenGenerator(nn.Module):
         return torch.cat(hints, -1)
 
 
-def _places(indices: Tensor) -> Tensor:
+def _places(indices: Tensor, at: tuple[int, int, int]) -> Tensor:
     """`[1, t, h, w, 48]`: sines and cosines of the numbers of frame, row and column."""
     axes = []
     for axis, size in enumerate(indices.shape[1:]):
-        steps = torch.arange(size, device=indices.device, dtype=torch.float32)
+        steps = torch.arange(at[axis], at[axis] + size, device=indices.device, dtype=torch.float32)
         angles = steps[:, None] * torch.logspace(0, -2, _WAVES, device=indices.device)
         waves = torch.cat([angles.sin(), angles.cos()], -1)
         shape = [1, 1, 1, 1, 2 * _WAVES]

@@ -117,3 +117,11 @@ class TestContinued:
         one, other = clip(CONTEXT + 3, seed=1), clip(CONTEXT + 3, seed=2)
         other[3:] = one[3:]
         assert torch.equal(continued(net, one, 5), continued(net, other, 5))
+
+
+def test_place_moves_with_the_crop():
+    """A crop's token knows where it lies: what stands at row 2 of a grid is at row 0 of a crop that begins there."""
+    from tokenreel.models.generator import _places
+
+    whole = _places(clip(batch=(1,)), (0, 0, 0))
+    assert torch.equal(_places(clip(batch=(1,))[:, :, 2:, 3:], (0, 2, 3)), whole[:, :, 2:, 3:])

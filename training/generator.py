@@ -27,6 +27,8 @@ MOVING = 3.0
 """What a token counts that differs from the frame before."""
 OFF = 0.08
 """Share of the known tokens that are off by a level."""
+FURTHEST = 96
+"""Rows and columns that crops are taken to lie from the corner, at most: 96 are 768 pixels."""
 MOST_STEP = 2
 """From every frame to every second one."""
 
@@ -113,7 +115,7 @@ def train(args: argparse.Namespace) -> None:
         shown = clips.off(whole, known, fsq)
         whole, known, shown = (each.to(device) for each in (whole, known, shown))
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            logits = run(shown, known)
+            logits = run(shown, known, (0, clips.draw(FURTHEST), clips.draw(FURTHEST)))
         cost = bits(logits, fsq.digits(whole))
         asked = ~known
         moving = torch.zeros_like(known)
