@@ -14,8 +14,8 @@ import torch
 from .interpolation import Sound, find_cuts, interpolate_clip
 from .models.changed_tiles import THRESHOLD
 from .models.interpolator import MotionInterpolator
+from .models.upscale_reuse import REFRESH, ReusingUpscaler
 from .models.upscale_reuse import THRESHOLD as REUSE_THRESHOLD
-from .models.upscale_reuse import ReusingUpscaler
 from .models.upscaled_betweens import UpscaledBetweens
 from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
@@ -33,7 +33,8 @@ def finish(
     interpolator: MotionInterpolator,
     upscaler: Upscaler,
     target: TargetSize | None = None,
-    threshold: int | None = REUSE_THRESHOLD,
+    threshold: float | None = REUSE_THRESHOLD,
+    refresh: int = REFRESH,
     timeline: FrameTimeline | None = None,
     rate: Fraction | None = None,
     times: int | None = None,
@@ -51,10 +52,10 @@ def finish(
 ) -> dict[str, Any]:
     """Interpolates and upscales a file, or a part of it, into the video file `path`, with its sound.
 
-    Arguments are those of `interpolate`; `upscaler`, `target` and `threshold` those of `upscale`; `options` and what is
-    returned those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
+    Arguments are those of `interpolate`; `upscaler`, `target`, `threshold` and `refresh` those of `upscale`; `options`
+    and what is returned those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
     """
-    reusing = ReusingUpscaler(upscaler, threshold, check=check)
+    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check)
     wanted = Retiming(timeline, rate, times, loop, at_cuts, repeats)
     watchers = {"check": check, "progress": progress}
     cuts: tuple[int, ...] = ()

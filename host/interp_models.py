@@ -5,7 +5,7 @@ Both have the methods of `models.interpolator.Interpolator`: frames are `[1, 3, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import resources
@@ -38,17 +38,30 @@ class SparingInterpolator:
         """The frames at `times`, `[len(times), 3, H, W]`."""
         import torch
 
+        return torch.cat(self._chunked(lambda some: self._interpolator.between(first, second, some, features), times))
+
+    def paths(
+        self, first: Tensor, second: Tensor, times: Sequence[float], features: tuple[Any, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The motion at `times`, where the interpolator tells it: see `models.interpolator.MotionInterpolator`."""
+        import torch
+
+        parts = self._chunked(lambda some: self._interpolator.paths(first, second, some, features), times)
+        flows, shares = zip(*parts, strict=True)
+        return torch.cat(flows), torch.cat(shares)
+
+    def _chunked(self, compute: Callable[[Sequence[float]], Any], times: Sequence[float]) -> list[Any]:
         sizes: list[int] = []
 
-        def compute(begin: int, end: int) -> Tensor:
-            made = self._interpolator.between(first, second, times[begin:end], features)
+        def run(begin: int, end: int) -> Any:
+            made = compute(times[begin:end])
             sizes.append(end - begin)
             return made
 
-        parts = resources.run_chunked(compute, len(times), min(len(times), self._most or len(times)))
+        parts = resources.run_chunked(run, len(times), min(len(times), self._most or len(times)))
         if len(parts) > 1:
             self._most = max(sizes)
-        return torch.cat(parts)
+        return parts
 
 
 class CoreInterpolator:

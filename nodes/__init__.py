@@ -10,6 +10,7 @@ from .residual import EncodeResidual
 from .sampling import DetectShots, SampleFrames
 from .storing import LoadTokens, SaveTokens
 from .tokenizing import DecodeTokens, EncodeVideo, LoadTokenizer
+from .upscaling import UpscaleVideo
 
 __all__ = ["NODES", "TokenReelExtension"]
 
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     MeasureQuality,
     PlotRateDistortion,
     InterpolateVideo,
+    UpscaleVideo,
 ]
 
 

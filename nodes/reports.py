@@ -64,3 +64,21 @@ def describe_shots(facts: dict[str, Any]) -> str:
         )
     lines.extend(f"  flash: {each['start']:.3f} to {each['end']:.3f} s" for each in facts["flashes"])
     return "\n".join(lines)
+
+
+def describe_upscaling(facts: dict[str, Any]) -> str:
+    """Lines on a clip that was upscaled, from what `upscaling.upscale_clip` or `finishing.finish_clip` gives."""
+    lines = [
+        f"{facts['frames']} frames, {facts['source_width']} x {facts['source_height']} to {facts['width']} x "
+        f"{facts['height']}, {facts['frame_rate']:.3f} fps, {facts['duration']:.2f} s"
+    ]
+    if facts.get("interpolated"):
+        lines.append(f"{facts['interpolated']} of them between upscaled ones, moved at the large size")
+    if facts["tiles"]:
+        counts = f"{facts['tiles_computed']:,} of {facts['tiles']:,} tiles ({facts['computed_fraction']:.1%})"
+        lines.append(f"{counts} were upscaled, the rest reused")
+    saved = facts["seconds_saved"]
+    if saved:
+        done = f"{facts['seconds_upscaling']:.1f} s spent on that, about {abs(saved):.1f} s"
+        lines.append(f"{done} {'less' if saved > 0 else 'more'} than for all tiles")
+    return "\n".join([*lines, *(f"Note: {note}." for note in facts["notes"]), f"{facts['seconds']:.1f} s in all"])

@@ -14,6 +14,9 @@ FrameTimeline = io.Custom("FRAME_TIMELINE")
 InterpModel = io.Custom("INTERP_MODEL")
 """ComfyUI's: RIFE or FILM, from its Load Frame Interpolation Model."""
 
+UpscaleModel = io.Custom("UPSCALE_MODEL")
+"""ComfyUI's: any network that spandrel opens, from its Load Upscale Model."""
+
 MotionField = io.Custom("MOTION_FIELD")
 """Tensor float `[T, H, W, 2]`, (dx, dy) in pixels: frame t at (y, x) was at (y + dy, x + dx) in frame t - 1. Not core's
 OPTICAL_FLOW, which carries a network that estimates flow, not a field."""

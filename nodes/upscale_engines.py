@@ -18,6 +18,11 @@ _MOST_BICUBIC = 8
 _MOST_OF_X2 = 2.1  # times; a few percent more are left to resizing
 
 
+def scale_of(engine: str) -> int:
+    """How many times as large that engine makes frames where no size is asked for."""
+    return 4 if engine.startswith("x4") else 2
+
+
 def load_engine(
     engine: str, target: TargetSize, width: int, height: int, *, precision: str = "auto"
 ) -> SparingUpscaler:

@@ -38,6 +38,20 @@ def test_fewer_times_at_once_when_memory_runs_out():
     assert tight.asked == [2, 2, 2, 2]
 
 
+def test_motion_of_fewer_times_at_once():
+    class Mover(Tight):
+        def paths(self, first, second, times, features=None):
+            if len(times) > self.most:
+                raise MemoryError("no room")
+            return super().paths(first, second, times, features)
+
+    times = [0.2, 0.4, 0.6]
+    for found, expected in zip(
+        SparingInterpolator(Mover(1)).paths(*PAIR, times), BlendInterpolator().paths(*PAIR, times), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_one_frame_that_does_not_fit():
     with pytest.raises(resources.OutOfMemoryError, match="Make the frames smaller"):
         SparingInterpolator(Tight(0)).between(*PAIR, [0.5])
