@@ -158,6 +158,54 @@ def _add_interpolate(add: Add) -> None:
     parser.add_argument("--lossless", action="store_true", help="keep the frames' RGB exactly, for measuring")
 
 
+def _add_upscale(add: Add) -> None:
+    parser = add("upscale", commands.upscale, "make a video larger, computing only what changed")
+    parser.add_argument("video", metavar="VIDEO")
+    parser.add_argument("output", metavar="OUT.mp4")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=_AMOUNT, metavar="N", help="so many times the size, as 2 or 1.5 (the model's)")
+    size.add_argument("--short-side", type=_SIDE, metavar="S", help="a short side of S pixels, aspect kept")
+    size.add_argument("--size", type=commands.frame_size, metavar="WxH", help="exactly so many pixels, as 1920x1080")
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad", "stretch"),
+        default="crop",
+        help="where the shape differs: cut what is over, add black bars, or squeeze (crop)",
+    )
+    parser.add_argument("--multiple-of", type=_COUNT, default=1, metavar="N", help="both sides are multiples of N (1)")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", metavar="FILE", help="an upscale model (.safetensors) in place of those of the pack")
+    model.add_argument(
+        "--engine",
+        choices=("auto", "x2-m", "x2-s", "x4-m", "bicubic"),
+        default="auto",
+        help="a network of the pack; auto: x4-m for more than twice the size, else x2-m; bicubic: none (auto)",
+    )
+    parser.add_argument(
+        "--reuse",
+        type=_number(float, 0, "a number of 0 or more"),
+        metavar="LEVELS",
+        help="reuse places that change less than this, of 255 (1.5); 0: only what is equal",
+    )
+    parser.add_argument("--whole", action="store_true", help="compute whole frames, also what stands")
+    parser.add_argument(
+        "--refresh",
+        type=_number(int, 0, "a whole number of 0 or more"),
+        metavar="K",
+        help="compute every place again within K frames (240); 0: never",
+    )
+    retime = parser.add_mutually_exclusive_group()
+    retime.add_argument("--times", type=_COUNT, metavar="N", help="interpolate in the same pass: N frames for each one")
+    retime.add_argument("--timeline", metavar="T.json", help="bring back in the same pass what 'sample' left out")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        default="auto",
+        help="what networks compute in; auto: fp16 where the device is faster with it (auto)",
+    )
+    parser.add_argument("--lossless", action="store_true", help="keep the frames' RGB exactly, for measuring")
+
+
 def _add_encode(add: Add) -> None:
     parser = add("encode", commands.encode, "encode a video to tokens")
     parser.add_argument("video", metavar="VIDEO")
@@ -231,6 +279,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_shots,
         _add_sample,
         _add_interpolate,
+        _add_upscale,
         _add_encode,
         _add_decode,
         _add_info,

@@ -261,6 +261,67 @@ def interpolate(args: argparse.Namespace, tell: Tell) -> Facts:
     return {**facts, "engine": args.engine, "file_bytes": os.path.getsize(target)}
 
 
+def frame_size(text: str) -> tuple[int, int]:
+    """A size like 1920x1080 as an argument: (width, height); argparse prints the complaint."""
+    width, times, height = text.lower().partition("x")
+    if not times or not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a width and a height, as 1920x1080")
+    return int(width), int(height)
+
+
+def upscale(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A larger video, with more frames where that is asked for."""
+    from .finishing import finish
+    from .host import resources
+    from .models.upscale_reuse import REFRESH, THRESHOLD
+    from .nodes.interpolating import load_engine as load_interpolator
+    from .upscaling import upscale as upscaled
+    from .video.timeline import FrameTimeline
+
+    target = _output(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline, args.model]))
+    listing = Path(args.timeline).read_text(encoding="utf-8", errors="replace") if args.timeline else ""
+    timeline = FrameTimeline.from_json(listing) if args.timeline else None
+    upscaler, size = _upscaler(args)
+    options: dict[str, Any] = {
+        "upscaler": upscaler,
+        "target": size,
+        "threshold": None if args.whole else THRESHOLD if args.reuse is None else args.reuse,
+        "refresh": REFRESH if args.refresh is None else args.refresh,
+        "lossless": args.lossless,
+        "check": resources.check_cancelled,
+    }
+    if timeline or args.times not in (None, 1):
+        options |= {"interpolator": load_interpolator("net"), "device": resources.device()}
+        options |= {"timeline": timeline} if timeline else {"times": args.times}
+    with resources.progress(None, "upscale") as bar:
+        make = finish if "interpolator" in options else upscaled
+        facts = make(os.path.abspath(args.video), target, **options, progress=bar.update)
+    for note in facts.pop("notes"):
+        tell(f"note: {args.video}: {note}")
+    engine = os.path.basename(args.model) if args.model else args.engine
+    return {**facts, "engine": engine, "file_bytes": os.path.getsize(target)}
+
+
+def _upscaler(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The upscaler that is asked for, and the size that it is for."""
+    from .nodes.upscale_engines import from_file, load_engine, scale_of
+    from .video.clips import VideoClip
+    from .video.target_size import TargetSize
+
+    shape: dict[str, Any] = {"fit": args.fit, "multiple_of": args.multiple_of}
+    upscaler = from_file(Path(args.model), precision=args.precision) if args.model else None
+    if args.size:
+        size = TargetSize(width=args.size[0], height=args.size[1], **shape)
+    elif args.short_side:
+        size = TargetSize(short_side=args.short_side, **shape)
+    else:
+        size = TargetSize(scale=args.scale or (upscaler.scale if upscaler else scale_of(args.engine)), **shape)
+    with VideoClip(os.path.abspath(args.video)) as clip:
+        size.plan(clip.width, clip.height, 1)  # refused before any weights are loaded
+        upscaler = upscaler or load_engine(args.engine, size, clip.width, clip.height, precision=args.precision)
+    return upscaler, size
+
+
 def run(args: argparse.Namespace, tell: Tell) -> Facts:
     """A workflow on each target in turn."""
     from .host.client import run_on_server
