@@ -30,10 +30,12 @@ NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds a
 NO_WIDGETS = {"PreviewAny"}
 REEL = "tokenreel_reel.mp4"
 FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
+FOURTH = "04_upscale_what_changed"
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
     SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
     THIRD: ["2.fps=3", "4.engine=flow"],
+    FOURTH: ["2.engine=bicubic"],
 }
 
 each_workflow = pytest.mark.parametrize("name", NAMES)
@@ -190,6 +192,19 @@ class TestFewFrames:
         assert len(timeline.source_pts) == len(before) > 2 * count == 2 * len(kept) and plot.shape[0] == 1
         report, psnr, _, _ = run.values["6"]
         assert run.texts["8"] == report and f"{len(before)} frames compared" in report and psnr > 15
+
+
+class TestUpscaling:
+    def test_frames_are_large_and_what_was_computed_is_shown(self, inputs, tmp_path):
+        run = run_workflow(
+            twin(FOURTH), OURS, overrides=SMALL[FOURTH], input_dir=inputs, output_dir=tmp_path, keep=["2"]
+        )
+        _, images, preview, report = run.values["2"]
+        with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as large:
+            assert (large.info.width, large.info.height) == (2 * source.info.width, 2 * source.info.height)
+            assert [chunk.pts for chunk in large.chunks()] == [chunk.pts for chunk in source.chunks()]
+        assert len(images) == 1 and preview.shape[1:] == images.shape[1:] and 1 < len(preview) <= 12
+        assert run.texts["5"] == report and "the rest reused" in report
 
 
 class TestStandalone:
