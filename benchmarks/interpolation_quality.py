@@ -49,13 +49,13 @@ def triplets(path: Path) -> Iterator[Triplet]:
             yield before, between, after
         return
     held: list[np.ndarray] = []
-    for number, frame in enumerate(_frames(path)):
+    for number, frame in enumerate(frames_of(path)):
         held = [*held[-2:], frame]
         if number >= 2 and number % 2 == 0:
             yield held[0], held[1], held[2]
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
+def frames_of(path: Path) -> Iterator[np.ndarray]:
     if path.is_dir():
         yield from (_png(each) for each in sorted(path.glob("*.png")))
         return
