@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .interpolation import Sound
-from .models.upscale_reuse import THRESHOLD, ReusingUpscaler
+from .models.upscale_reuse import REFRESH, THRESHOLD, ReusingUpscaler
 from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
@@ -29,7 +29,8 @@ def upscale(
     *,
     upscaler: Upscaler,
     target: "TargetSize | None" = None,
-    threshold: int | None = THRESHOLD,
+    threshold: float | None = THRESHOLD,
+    refresh: int = REFRESH,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     audio: bool = True,
@@ -39,10 +40,10 @@ def upscale(
 ) -> dict[str, Any]:
     """Upscales a file, or a part of it, into the video file `path`, with its sound.
 
-    For `target` see TargetSize (None: as large as the upscaler makes frames), for `threshold` ReusingUpscaler;
-    `options` and what is returned are those of `upscale_clip`.
+    For `target` see TargetSize (None: as large as the upscaler makes frames), for `threshold` and `refresh`
+    ReusingUpscaler; `options` and what is returned are those of `upscale_clip`.
     """
-    reusing = ReusingUpscaler(upscaler, threshold, check=check)
+    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check)
     with VideoClip(source, start=start, duration=duration) as clip:
         sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
         report = upscale_clip(

@@ -1,24 +1,36 @@
-"""Only what changed is upscaled: every tile keeps the small picture that its result was made from.
+"""Only what changed is upscaled; what hardly changed is brought up to date without the network, the rest is copied.
 
-A tile whose picture differs from the one it was last made from is made anew, with those around it, in a few boxes with
-as much around them as the network sees. All other tiles keep their result, bit for bit. What a tile is compared with is
-the picture that its result was made from, not the frame before: changes below the threshold do not pile up.
+Every tile keeps its upscaled picture and the small one that this was made from. A tile is made anew when the small
+picture differs by more than a threshold from the one that it was made from: not from the frame before, so that small
+changes do not pile up. Where it differs by less, the difference alone is interpolated to the large size and added. That
+costs next to nothing, and carries on light, focus and faint motion that a copy would hold back. Where nothing differs
+the pixels stay as they are, bit for bit.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .changed_tiles import TILE, Box, active_boxes, changed_tiles, grown, tight
+from .changed_tiles import TILE, Box, grown, tight
+from .upscale_pieces import Cutter, Piece
 from .upscaler import Upscaler
 
-THRESHOLD = 3
-"""Grey levels."""
+THRESHOLD = 1.5
+"""Grey levels: root of the mean square difference of a tile of 8x8 pixels, above which it is made anew."""
+REFRESH = 240
+"""Frames after which what has not changed is made anew too, another part of the frame each time."""
+AT_ONCE = {"cpu": 2**18, "other": 2**22}
+"""Pixels of small frames that are given to the upscaler together; less is no faster, more takes memory."""
+_PER_PIECE = {"cpu": 2**8, "other": 2**17}  # pixels that take as long as what each piece takes besides them
+_WHOLE = 0.9  # share of what the whole frame takes from which on it is made
+_NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by less than a grey level
+_BLOCK = 8  # tiles: the side of what is refreshed together
 
 Check = Callable[[], None]
 
@@ -29,66 +41,105 @@ class UpscaleCost:
 
     frames: int = 0
     tiles: int = 0
+    """Of all frames."""
     tiles_computed: int = 0
     pixels: int = 0
     computed: int = 0
-    """Of all pixels, those that the upscaler was given, margins included."""
+    """What the upscaler was given, with what lies around the tiles."""
     seconds: float = 0.0
     """In the upscaler."""
     seconds_around: float = 0.0
     """Comparing frames, and putting them together."""
+    whole_pixels: int = 0
+    """What the upscaler would have been given for whole frames."""
 
     @property
     def computed_fraction(self) -> float:
-        """Share of the tiles; 0 when there was nothing to compute."""
+        """Share of the tiles that were made by the upscaler; 0 when there was nothing to do."""
         return self.tiles_computed / self.tiles if self.tiles else 0.0
 
     @property
     def seconds_whole(self) -> float | None:
-        """What upscaling all pixels would take, judging by those that were; None when none were."""
-        return self.seconds / self.computed * self.pixels if self.computed else None
+        """What whole frames would take, judging by the pixels that were computed; None when none were."""
+        return self.seconds / self.computed * self.whole_pixels if self.computed else None
 
 
 @dataclass
-class ReusingUpscaler:
-    """Frames of one size, in order, upscaled; `changed` says which tiles of the last one were made anew.
+class _State:
+    """What is kept of a clip."""
 
-    `threshold` is that of `changed_tiles`; None has the whole of every frame computed, 0 gives the same bits as that.
+    cutter: Cutter
+    """For pieces."""
+    whole: list[Piece]
+    whole_price: int
+    turns: np.ndarray
+    """int `[h/8, w/8]` of blocks of tiles: in which order they are refreshed."""
+    ages: np.ndarray
+    """int `[h, w]`: frames since each tile was made."""
+    small: Tensor
+    """uint8 `[H, W, 3]`: what each tile was made from."""
+    large: Tensor
+    """uint8 `[sH, sW, 3]`: what was made."""
+    shown: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    """The last frame, as it was given out."""
+
+
+class ReusingUpscaler:
+    """Frames of one size, in order, upscaled.
+
+    `threshold` is in grey levels, see THRESHOLD; None has the whole of every frame computed, and 0 gives the same bits
+    as that. `refresh`: in so many frames each part of the picture is made anew at least once; 0: never. `at_once` is
+    how many pixels the upscaler is given together. `changed`, bool `[ceil(H/8), ceil(W/8)]`, says which tiles of the
+    last frame the upscaler made, and `cost` what all frames took.
     """
 
-    upscaler: Upscaler
-    threshold: int | None = THRESHOLD
-    check: Check = lambda: None
-    cost: UpscaleCost = field(default_factory=UpscaleCost)
-    changed: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
-    _seen: np.ndarray | None = field(default=None, repr=False)
-    _made: np.ndarray | None = field(default=None, repr=False)
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        threshold: float | None = THRESHOLD,
+        refresh: int = REFRESH,
+        *,
+        check: Check = lambda: None,
+        at_once: int | None = None,
+    ) -> None:
+        if threshold is not None and not 0 <= threshold <= 255:
+            raise ValueError(f"Invalid threshold {threshold:g}. It is 0 to 255 grey levels.")
+        if refresh < 0:
+            raise ValueError(f"Invalid refresh {refresh}. It is a number of frames, or 0 for never.")
+        self.upscaler, self.threshold, self.refresh, self.check = upscaler, threshold, refresh, check
+        kind = "cpu" if upscaler.device.type == "cpu" else "other"
+        self._at_once, self._per_piece = at_once or AT_ONCE[kind], _PER_PIECE[kind]
+        self.cost = UpscaleCost()
+        self.changed = np.zeros((0, 0), bool)
+        self._state: _State | None = None
 
     @property
     def scale(self) -> int:
         """Times of the size."""
         return self.upscaler.scale
 
+    @torch.inference_mode()
     def frame(self, frame: np.ndarray, cut: bool = False) -> np.ndarray:
         """uint8 `[H, W, 3]` -> uint8 `[sH, sW, 3]`, not to be written into. `cut`: nothing of before is of use."""
         started, before = time.perf_counter(), self.cost.seconds
-        H, W, _ = frame.shape
-        boxes: list[tuple[Box, np.ndarray]] = []
-        if cut or self.threshold is None or self._seen is None or self._seen.shape != frame.shape:
-            boxes = [(Box(0, 0, H, W), np.ones((-(-H // TILE), -(-W // TILE)), bool))]
-        else:
-            assert self._made is not None
-            reach = -(-self.upscaler.reach // TILE)
-            active = grown(changed_tiles(self._seen, frame, self.threshold), reach)
-            boxes = active_boxes(active, H, W)
-        self._compute(frame, boxes)
-        assert self._made is not None
-        self.cost.frames += 1
-        self.cost.tiles += self.changed.size
-        self.cost.tiles_computed += int(self.changed.sum())
-        self.cost.pixels += H * W
+        seen = torch.from_numpy(np.ascontiguousarray(frame)).to(self.upscaler.device)
+        state = self._state
+        if state is None or state.small.shape != seen.shape:
+            state = self._state = self._begin(seen)
+            cut = True
+        pieces, differs = state.whole, None
+        if not cut and self.threshold is not None:
+            energies = _energies(state, seen)
+            pieces, differs = self._pieces(state, energies), energies > 0
+        self._compute(state, seen, pieces)
+        self._count(state, pieces)
+        if pieces or (differs is not None and differs.any()):
+            large = state.large.clone()
+            if differs is not None:
+                _carry_on(state, seen, large, differs & ~self.changed)
+            state.shown = large.cpu().numpy()
         self.cost.seconds_around += time.perf_counter() - started - (self.cost.seconds - before)
-        return self._made
+        return state.shown
 
     def report(self) -> dict[str, Any]:
         """What was computed, and what that saved; `seconds_saved` is None where there is nothing to judge it by."""
@@ -103,41 +154,129 @@ class ReusingUpscaler:
             "seconds_saved_basis": "the seconds that a computed pixel took in this run",
         }
 
-    def _compute(self, frame: np.ndarray, boxes: list[tuple[Box, np.ndarray]]) -> None:
-        H, W, _ = frame.shape
-        self.changed = np.zeros((-(-H // TILE), -(-W // TILE)), bool)
-        if boxes and boxes[0][0].area == H * W:
-            self._made, self._seen = self._upscaled(frame), frame.copy()
-            self.changed[:] = True
-            return
-        if not boxes:
-            return
-        assert self._made is not None and self._seen is not None
-        self._made = self._made.copy()
-        for box, own in boxes:
-            self.changed |= own
-            tiles = tight(own)
-            inner = Box(tiles.top * TILE, tiles.left * TILE, min(H, tiles.bottom * TILE), min(W, tiles.right * TILE))
-            made = self._upscaled(box.of(frame))
-            self._scaled(inner).of(self._made)[...] = self._scaled(inner, box).of(made)
-            inner.of(self._seen)[...] = inner.of(frame)
+    def _begin(self, seen: Tensor) -> "_State":
+        H, W, _ = seen.shape
+        reach = self.upscaler.reach
+        exact = Cutter(H, W, reach, self._at_once, self._per_piece)
+        cutter = exact if not self.threshold else replace(exact, margin=min(reach, max(_NEAR, reach // 3)))
+        h, w = -(-H // TILE), -(-W // TILE)
+        blocks = -(-h // _BLOCK), -(-w // _BLOCK)
+        turns = np.random.default_rng(0).permutation(blocks[0] * blocks[1]).reshape(blocks)
+        whole, large = exact.whole(), seen.new_zeros(self.scale * H, self.scale * W, 3)
+        return _State(cutter, whole, exact.price(whole), turns, np.zeros((h, w), np.int64), seen.clone(), large)
 
-    def _scaled(self, box: Box, inside: Box | None = None) -> Box:
-        s, top, left = self.scale, inside.top if inside else 0, inside.left if inside else 0
-        return Box(s * (box.top - top), s * (box.left - left), s * (box.bottom - top), s * (box.right - left))
+    def _pieces(self, state: "_State", energies: np.ndarray) -> list[Piece]:
+        """What is made anew of a frame."""
+        assert self.threshold is not None
+        stale = energies > self.threshold**2
+        if self.threshold == 0:
+            stale = grown(stale, -(-self.upscaler.reach // TILE)) if stale.any() else stale
+        pieces = state.cutter.around(stale | self._due(state))
+        return state.whole if state.cutter.price(pieces) > _WHOLE * state.whole_price else pieces
 
-    def _upscaled(self, frame: np.ndarray) -> np.ndarray:
-        self.check()
-        started = time.perf_counter()
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.upscaler.device).permute(2, 0, 1)[None]
-        made = self.upscaler(pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255))
-        found = _to_bytes(made)[0]
-        self.cost.seconds += time.perf_counter() - started
-        self.cost.computed += frame.shape[0] * frame.shape[1]
-        return found
+    def _due(self, state: "_State") -> np.ndarray:
+        """bool tiles whose turn it is, if they have not been made for a while."""
+        h, w = state.ages.shape
+        due = np.zeros((h, w), bool)
+        if self.refresh:
+            turns = state.turns * self.refresh // state.turns.size
+            blocks = turns == self.cost.frames % self.refresh
+            if blocks.any():
+                tiles = blocks.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[:h, :w]
+                due = tiles & (2 * state.ages >= self.refresh)
+        return due
+
+    def _compute(self, state: "_State", seen: Tensor, pieces: list[Piece]) -> None:
+        for batch in _batches(pieces, self._at_once):
+            self.check()
+            small = torch.stack([piece.outer.of(seen) for piece in batch]).permute(0, 3, 1, 2)  # [B, 3, h, w]
+            started = time.perf_counter()
+            made = _to_bytes(self.upscaler(small.to(torch.float32, memory_format=torch.contiguous_format).div_(255)))
+            if made.is_cuda:
+                torch.cuda.synchronize(made.device)
+            self.cost.seconds += time.perf_counter() - started
+            self.cost.computed += small.shape[0] * small.shape[2] * small.shape[3]
+            for piece, large in zip(batch, made, strict=True):
+                inside = _scaled(piece.inner, self.scale, piece.outer).of(large)
+                _scaled(piece.inner, self.scale).of(state.large)[...] = inside
+                piece.inner.of(state.small)[...] = piece.inner.of(seen)
+
+    def _count(self, state: "_State", pieces: list[Piece]) -> None:
+        self.changed = np.zeros(state.ages.shape, bool)
+        for piece in pieces:
+            inner = piece.inner
+            self.changed[inner.top // TILE : -(-inner.bottom // TILE), inner.left // TILE : -(-inner.right // TILE)] = 1
+        state.ages += 1
+        state.ages[self.changed] = 0
+        self.cost.frames += 1
+        self.cost.tiles += self.changed.size
+        self.cost.tiles_computed += int(self.changed.sum())
+        self.cost.pixels += state.small.shape[0] * state.small.shape[1]
+        self.cost.whole_pixels += sum(piece.outer.area for piece in state.whole)
 
 
-def _to_bytes(frames: Tensor) -> np.ndarray:
+def _batches(pieces: list[Piece], at_once: int) -> Iterator[list[Piece]]:
+    """Pieces of one size together, as many as are given at once."""
+    by_size: dict[tuple[int, int], list[Piece]] = {}
+    for piece in pieces:
+        box = piece.outer
+        by_size.setdefault((box.bottom - box.top, box.right - box.left), []).append(piece)
+    for (height, width), alike in by_size.items():
+        step = max(1, at_once // (height * width))
+        yield from (alike[begin : begin + step] for begin in range(0, len(alike), step))
+
+
+def _scaled(box: Box, scale: int, inside: Box | None = None) -> Box:
+    """In pixels of the large frame, or of what was made of the box `inside`."""
+    top, left = (inside.top, inside.left) if inside else (0, 0)
+    return Box(*(scale * (at - by) for at, by in zip(_sides(box), (top, left, top, left), strict=True)))
+
+
+def _sides(box: Box) -> tuple[int, int, int, int]:
+    return box.top, box.left, box.bottom, box.right
+
+
+def _energies(state: _State, seen: Tensor) -> np.ndarray:
+    """float32 `[h, w]`: of each tile the mean square difference from what it was made from, in grey levels."""
+    H, W, _ = seen.shape
+    h, w = state.ages.shape
+    found = []
+    rows = TILE * state.cutter.rows
+    for top in range(0, H, rows):
+        bottom = min(H, top + rows)
+        difference = seen[top:bottom].to(torch.int16).sub_(state.small[top:bottom])
+        squares = F.pad(difference.float().square_(), (0, 0, 0, w * TILE - W, 0, -(bottom - top) % TILE))
+        found.append(squares.view(-1, TILE, w, 3 * TILE).sum((1, 3)))
+    sums = torch.cat(found).cpu().numpy()
+    heights, widths = (np.minimum(TILE, side - np.arange(n) * TILE) for side, n in ((H, h), (W, w)))
+    return sums / (3 * np.outer(heights, widths)).astype(np.float32)
+
+
+def _carry_on(state: _State, seen: Tensor, large: Tensor, tiles: np.ndarray) -> None:
+    """Adds to `large`, in and around these tiles, the interpolated difference from what they were made from."""
+    H, W, _ = seen.shape
+    tiles = grown(tiles)  # interpolation reaches a pixel further
+    rows = state.cutter.rows
+    for top in range(0, len(tiles), rows):
+        band = tiles[top : top + rows]
+        if not band.any():
+            continue
+        tight_box = tight(band)
+        inner = Box(
+            (top + tight_box.top) * TILE,
+            tight_box.left * TILE,
+            min(H, (top + tight_box.bottom) * TILE),
+            min(W, tight_box.right * TILE),
+        )
+        outer = Box(max(0, inner.top - 1), max(0, inner.left - 1), min(H, inner.bottom + 1), min(W, inner.right + 1))
+        difference = outer.of(seen).to(torch.int16).sub_(outer.of(state.small)).float()
+        scale = large.shape[0] // H
+        grown_up = F.interpolate(difference.permute(2, 0, 1)[None], scale_factor=scale, mode="bilinear")[0]
+        added = _scaled(inner, scale, outer).of(grown_up.permute(1, 2, 0))
+        part = _scaled(inner, scale).of(large)
+        part.copy_((added + part).round_().clamp_(0, 255))
+
+
+def _to_bytes(frames: Tensor) -> Tensor:
     """`[B, 3, H, W]` in [0, 1] -> uint8 `[B, H, W, 3]`, clipped and rounded."""
-    rounded = frames.detach().mul(255).round_().clamp_(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).cpu().numpy())
+    return frames.permute(0, 2, 3, 1).mul(255).round_().clamp_(0, 255).to(torch.uint8)
