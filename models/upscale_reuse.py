@@ -30,6 +30,7 @@ AT_ONCE = {"cpu": 2**18, "other": 2**22}
 _PER_PIECE = {"cpu": 2**8, "other": 2**17}  # pixels that take as long as what each piece takes besides them
 _WHOLE = 0.9  # share of what the whole frame takes from which on it is made
 _NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by less than a grey level
+_TRIED = 112  # pixels: side of the part of a frame on which it is tried whether pieces are exact
 _BLOCK = 8  # tiles: the side of what is refreshed together
 
 Check = Callable[[], None]
@@ -80,8 +81,12 @@ class _State:
     """uint8 `[H, W, 3]`: what each tile was made from."""
     large: Tensor
     """uint8 `[sH, sW, 3]`: what was made."""
+    piecewise: bool = True
+    """Whether pieces may be cut anywhere; otherwise they are those of `whole`."""
     shown: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     """The last frame, as it was given out."""
+    carried: bool = False
+    """Whether that has more than `large`."""
 
 
 class ReusingUpscaler:
@@ -133,11 +138,12 @@ class ReusingUpscaler:
             pieces, differs = self._pieces(state, energies), energies > 0
         self._compute(state, seen, pieces)
         self._count(state, pieces)
-        if pieces or (differs is not None and differs.any()):
+        carried = None if differs is None else differs & ~self.changed
+        if pieces or state.carried or (carried is not None and carried.any()):
             large = state.large.clone()
-            if differs is not None:
-                _carry_on(state, seen, large, differs & ~self.changed)
-            state.shown = large.cpu().numpy()
+            if carried is not None:
+                _carry_on(state, seen, large, carried)
+            state.shown, state.carried = large.cpu().numpy(), carried is not None and bool(carried.any())
         self.cost.seconds_around += time.perf_counter() - started - (self.cost.seconds - before)
         return state.shown
 
@@ -163,7 +169,30 @@ class ReusingUpscaler:
         blocks = -(-h // _BLOCK), -(-w // _BLOCK)
         turns = np.random.default_rng(0).permutation(blocks[0] * blocks[1]).reshape(blocks)
         whole, large = exact.whole(), seen.new_zeros(self.scale * H, self.scale * W, 3)
-        return _State(cutter, whole, exact.price(whole), turns, np.zeros((h, w), np.int64), seen.clone(), large)
+        state = _State(cutter, whole, exact.price(whole), turns, np.zeros((h, w), np.int64), seen.clone(), large)
+        state.piecewise = self.threshold != 0 or self._cuts_exactly(seen)
+        return state
+
+    def _cuts_exactly(self, seen: Tensor) -> bool:
+        """Whether pieces are, bit for bit, what they are in a larger picture, and beside others; tried on the frame.
+
+        So it is for convolutions on a CPU. Other devices choose how to compute by the size, and networks may look at
+        the whole picture.
+        """
+        if self.upscaler.device.type != "cpu":
+            return False
+        part = Box(0, 0, _TRIED, _TRIED).of(seen)
+        cutter = Cutter(part.shape[0], part.shape[1], self.upscaler.reach, self._at_once, 0)
+        whole = self._made([part])[0]
+        for box in (Box(0, 0, 1, 1), Box(5, 3, 6, 4), Box(2, 5, 9, 8), Box(9, 1, 12, 12)):
+            tiles = np.zeros((-(-part.shape[0] // TILE), -(-part.shape[1] // TILE)), bool)
+            box.of(tiles)[...] = True
+            for piece in cutter.around(tiles):
+                inner = _scaled(piece.inner, self.scale).of(whole)
+                for made in self._made([piece.outer.of(part)] * 2):
+                    if not torch.equal(_scaled(piece.inner, self.scale, piece.outer).of(made), inner):
+                        return False
+        return True
 
     def _pieces(self, state: "_State", energies: np.ndarray) -> list[Piece]:
         """What is made anew of a frame."""
@@ -171,7 +200,10 @@ class ReusingUpscaler:
         stale = energies > self.threshold**2
         if self.threshold == 0:
             stale = grown(stale, -(-self.upscaler.reach // TILE)) if stale.any() else stale
-        pieces = state.cutter.around(stale | self._due(state))
+        stale |= self._due(state)
+        if not state.piecewise:
+            return [piece for piece in state.whole if _tiles(piece.inner).of(stale).any()]
+        pieces = state.cutter.around(stale)
         return state.whole if state.cutter.price(pieces) > _WHOLE * state.whole_price else pieces
 
     def _due(self, state: "_State") -> np.ndarray:
@@ -187,25 +219,32 @@ class ReusingUpscaler:
         return due
 
     def _compute(self, state: "_State", seen: Tensor, pieces: list[Piece]) -> None:
-        for batch in _batches(pieces, self._at_once):
+        # one at a time where bits are compared: how many there are may decide how sums are rounded
+        together = 1 if pieces is state.whole or not state.piecewise else self._at_once
+        for batch in _batches(pieces, together):
             self.check()
-            small = torch.stack([piece.outer.of(seen) for piece in batch]).permute(0, 3, 1, 2)  # [B, 3, h, w]
             started = time.perf_counter()
-            made = _to_bytes(self.upscaler(small.to(torch.float32, memory_format=torch.contiguous_format).div_(255)))
-            if made.is_cuda:
-                torch.cuda.synchronize(made.device)
+            made = self._made([piece.outer.of(seen) for piece in batch]).mul(255).round_().clamp_(0, 255)
+            large = made.to(torch.uint8)
+            if large.is_cuda:
+                torch.cuda.synchronize(large.device)
             self.cost.seconds += time.perf_counter() - started
-            self.cost.computed += small.shape[0] * small.shape[2] * small.shape[3]
-            for piece, large in zip(batch, made, strict=True):
-                inside = _scaled(piece.inner, self.scale, piece.outer).of(large)
+            self.cost.computed += sum(piece.outer.area for piece in batch)
+            for piece, each in zip(batch, large, strict=True):
+                inside = _scaled(piece.inner, self.scale, piece.outer).of(each)
                 _scaled(piece.inner, self.scale).of(state.large)[...] = inside
                 piece.inner.of(state.small)[...] = piece.inner.of(seen)
+
+    def _made(self, parts: list[Tensor]) -> Tensor:
+        """uint8 `[h, w, 3]` of one size -> float32 `[B, sh, sw, 3]` in [0, 1], about."""
+        small = torch.stack(parts).permute(0, 3, 1, 2)  # [B, 3, h, w]
+        small = small.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return self.upscaler(small).permute(0, 2, 3, 1)
 
     def _count(self, state: "_State", pieces: list[Piece]) -> None:
         self.changed = np.zeros(state.ages.shape, bool)
         for piece in pieces:
-            inner = piece.inner
-            self.changed[inner.top // TILE : -(-inner.bottom // TILE), inner.left // TILE : -(-inner.right // TILE)] = 1
+            _tiles(piece.inner).of(self.changed)[...] = True
         state.ages += 1
         state.ages[self.changed] = 0
         self.cost.frames += 1
@@ -216,7 +255,7 @@ class ReusingUpscaler:
 
 
 def _batches(pieces: list[Piece], at_once: int) -> Iterator[list[Piece]]:
-    """Pieces of one size together, as many as are given at once."""
+    """Pieces of one size together, as many as are given at once; at least one."""
     by_size: dict[tuple[int, int], list[Piece]] = {}
     for piece in pieces:
         box = piece.outer
@@ -230,6 +269,11 @@ def _scaled(box: Box, scale: int, inside: Box | None = None) -> Box:
     """In pixels of the large frame, or of what was made of the box `inside`."""
     top, left = (inside.top, inside.left) if inside else (0, 0)
     return Box(*(scale * (at - by) for at, by in zip(_sides(box), (top, left, top, left), strict=True)))
+
+
+def _tiles(box: Box) -> Box:
+    """In tiles."""
+    return Box(box.top // TILE, box.left // TILE, -(-box.bottom // TILE), -(-box.right // TILE))
 
 
 def _sides(box: Box) -> tuple[int, int, int, int]:
@@ -275,8 +319,3 @@ def _carry_on(state: _State, seen: Tensor, large: Tensor, tiles: np.ndarray) -> 
         added = _scaled(inner, scale, outer).of(grown_up.permute(1, 2, 0))
         part = _scaled(inner, scale).of(large)
         part.copy_((added + part).round_().clamp_(0, 255))
-
-
-def _to_bytes(frames: Tensor) -> Tensor:
-    """`[B, 3, H, W]` in [0, 1] -> uint8 `[B, H, W, 3]`, clipped and rounded."""
-    return frames.permute(0, 2, 3, 1).mul(255).round_().clamp_(0, 255).to(torch.uint8)
