@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from .models.upscale_reuse import REFRESH, THRESHOLD, ReusingUpscaler
 from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
+from .video.target_size import TargetSize
 from .video.writer import VideoWriter
-
-if TYPE_CHECKING:
-    from .video.target_size import TargetSize
 
 
 def upscale(
@@ -28,7 +26,7 @@ def upscale(
     path: str | os.PathLike[str],
     *,
     upscaler: Upscaler,
-    target: "TargetSize | None" = None,
+    target: TargetSize | None = None,
     threshold: float | None = THRESHOLD,
     refresh: int = REFRESH,
     start: Fraction | float = 0,
@@ -57,7 +55,7 @@ def upscale_clip(
     path: str | os.PathLike[str],
     reusing: ReusingUpscaler,
     *,
-    target: "TargetSize | None" = None,
+    target: TargetSize | None = None,
     lossless: bool = False,
     sound: Sound | None = None,
     check: Check = unwatched,
@@ -70,12 +68,11 @@ def upscale_clip(
     --json`.
     """
     started = time.monotonic()
-    size = target.plan(clip.width, clip.height, reusing.scale) if target else None
-    width, height = (size.width, size.height) if size else (reusing.scale * clip.width, reusing.scale * clip.height)
+    size = (target or TargetSize(scale=reusing.scale)).plan(clip.width, clip.height, reusing.scale)
     writer = VideoWriter(
         path,
-        width=width,
-        height=height,
+        width=size.width,
+        height=size.height,
         frame_rate=clip.frame_rate,
         time_base=clip.time_base,
         lossless=lossless,
@@ -83,12 +80,14 @@ def upscale_clip(
         audio_start=sound.start if sound else 0,
         audio_duration=sound.length if sound else None,
     )
+    last = made = np.zeros((0, 0, 3), np.uint8)
     with torch.inference_mode(), writer:
         for chunk in clip.chunks():
             check()
             for frame, tick in zip(chunk.frames, chunk.pts, strict=True):
-                made = reusing.frame(frame)
-                made = size.finish(made) if size else made
+                large = reusing.frame(frame)
+                if large is not last:  # in a still it is
+                    last, made = large, size.finish(large)
                 writer.write(made[np.newaxis], [tick])
                 if collect:
                     collect(made[np.newaxis])
@@ -98,6 +97,13 @@ def upscale_clip(
                 "The clip has 0 frames in the part that was chosen. Choose a part with at least one frame."
             )
         writer.close(max(1, round(clip.duration / clip.time_base) - (clip.pts[-1] - clip.pts[0])))
-    facts = {"frames": len(clip.pts), "width": width, "height": height, "frame_rate": float(clip.frame_rate)}
-    seconds = {"duration": float(clip.duration), "seconds": round(time.monotonic() - started, 3)}
-    return {**facts, **reusing.report(), **seconds, "notes": writer.warnings}
+    return {
+        "frames": len(clip.pts),
+        "width": size.width,
+        "height": size.height,
+        "frame_rate": float(clip.frame_rate),
+        "duration": float(clip.duration),
+        **reusing.report(),
+        "seconds": round(time.monotonic() - started, 3),
+        "notes": writer.warnings,
+    }
