@@ -9,11 +9,12 @@ from typing import Any
 
 from ..models.checkpoint import WEIGHTS, file_digest
 from .arguments import chosen_parts
+from .upscaling_joint import measure_joint
 from .upscaling_stills import measure_stills
 
 
 def measure_upscaling(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Stills on `args.sets`; reuse on `args.clips`, each as far as it is given.
+    """Stills and both in one pass on `args.sets`; reuse on `args.clips`, each as far as it is given.
 
     `args.parts` names the parts to measure; the others are taken from the result that is there.
     """
@@ -23,6 +24,8 @@ def measure_upscaling(args: argparse.Namespace, tell: Callable[[str], None]) -> 
     found = kept_parts("upscaling")
     if "stills" in parts:
         found["stills"] = measure_stills(Path(args.sets), Path(args.peers) if args.peers else None, tell)
+    if "joint" in parts:
+        found["joint"] = measure_joint(Path(args.sets), tell)
     weights = {path.stem: file_digest(path) for path in sorted(WEIGHTS.glob("upscaler_*.safetensors"))}
     return {"weights": weights, **found}
 

@@ -22,7 +22,7 @@ from .changed_tiles import TILE, Box
 from .flow_search import local_mean, pixel_grid, sample, slopes, step_to_fit
 from .interpolator import blend
 
-BAND = 1_000_000
+BAND = 500_000
 """Pixels of a large frame that are made at once, some 200 bytes each."""
 _AROUND = 16  # large pixels above and below a band that its pixels depend on, besides where their paths lead
 _FURTHEST = 1.0  # large pixels that the step moves a path by at most
