@@ -30,6 +30,9 @@ AT_ONCE = {"cpu": 2**18, "other": 2**22}
 _PER_PIECE = {"cpu": 2**8, "other": 2**17}  # pixels that take as long as what each piece takes besides them
 _WHOLE = 0.9  # share of what the whole frame takes from which on it is made
 _NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by less than a grey level
+_STILL = 0.25  # share of the tiles that is taken to stand still, when noise is looked for
+_WHITE = 0.5  # share of the finest detail in what is taken for noise; motion has a fifth of it
+_ABOVE = 1.4  # times the noise that a tile may differ by, besides the threshold: chance makes some differ by more
 _TRIED = 112  # pixels: side of the part of a frame on which it is tried whether pieces are exact
 _BLOCK = 8  # tiles: the side of what is refreshed together
 
@@ -134,8 +137,9 @@ class ReusingUpscaler:
             cut = True
         pieces, differs = state.whole, None
         if not cut and self.threshold is not None:
-            energies = _energies(state, seen)
-            pieces, differs = self._pieces(state, energies), energies > 0
+            energies, finest = _energies(state, seen)
+            stale = energies > self.threshold**2 + (_ABOVE * _noise(energies, finest) if self.threshold else 0)
+            pieces, differs = self._pieces(state, stale), energies > 0
         self._compute(state, seen, pieces)
         self._count(state, pieces)
         carried = None if differs is None else differs & ~self.changed
@@ -194,10 +198,8 @@ class ReusingUpscaler:
                         return False
         return True
 
-    def _pieces(self, state: "_State", energies: np.ndarray) -> list[Piece]:
+    def _pieces(self, state: "_State", stale: np.ndarray) -> list[Piece]:
         """What is made anew of a frame."""
-        assert self.threshold is not None
-        stale = energies > self.threshold**2
         if self.threshold == 0:
             stale = grown(stale, -(-self.upscaler.reach // TILE)) if stale.any() else stale
         stale |= self._due(state)
@@ -280,20 +282,34 @@ def _sides(box: Box) -> tuple[int, int, int, int]:
     return box.top, box.left, box.bottom, box.right
 
 
-def _energies(state: _State, seen: Tensor) -> np.ndarray:
-    """float32 `[h, w]`: of each tile the mean square difference from what it was made from, in grey levels."""
+def _energies(state: _State, seen: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Both float32 `[h, w]`, of each tile: the mean square difference from what it was made from, in grey levels; and
+    the part of that which is finest detail along both axes, so that both are the same for noise."""
     H, W, _ = seen.shape
     h, w = state.ages.shape
-    found = []
+    found: tuple[list[Tensor], list[Tensor]] = [], []
     rows = TILE * state.cutter.rows
     for top in range(0, H, rows):
         bottom = min(H, top + rows)
         difference = seen[top:bottom].to(torch.int16).sub_(state.small[top:bottom])
-        squares = F.pad(difference.float().square_(), (0, 0, 0, w * TILE - W, 0, -(bottom - top) % TILE))
-        found.append(squares.view(-1, TILE, w, 3 * TILE).sum((1, 3)))
-    sums = torch.cat(found).cpu().numpy()
+        difference = F.pad(difference, (0, 0, 0, w * TILE - W, 0, -(bottom - top) % TILE)).float()
+        found[0].append(difference.square().view(-1, TILE, w, 3 * TILE).sum((1, 3)))
+        lines = difference[0::2] - difference[1::2]
+        finest = (lines[:, 0::2] - lines[:, 1::2]).square_()
+        found[1].append(finest.view(-1, TILE // 2, w, 3 * TILE // 2).sum((1, 3)))  # four values each, of a fourth
     heights, widths = (np.minimum(TILE, side - np.arange(n) * TILE) for side, n in ((H, h), (W, w)))
-    return sums / (3 * np.outer(heights, widths)).astype(np.float32)
+    values = (3 * np.outer(heights, widths)).astype(np.float32)
+    energies, finest = (torch.cat(each).cpu().numpy() / values for each in found)
+    return energies, finest
+
+
+def _noise(energies: np.ndarray, finest: np.ndarray) -> float:
+    """Mean square difference that noise all over the frame makes; 0 where what stands still does not look like it.
+
+    Seen where the frame changes least; motion has little of the finest detail there.
+    """
+    least, fine = np.quantile(energies, _STILL), np.quantile(finest, _STILL)
+    return float(least) if fine > _WHITE * least else 0.0
 
 
 def _carry_on(state: _State, seen: Tensor, large: Tensor, tiles: np.ndarray) -> None:

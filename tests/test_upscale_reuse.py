@@ -217,14 +217,36 @@ class TestCarriedOn:
         _, made = run(upscaler, [(picture.astype(int) + step).astype(np.uint8) for step in steps], 1.5)
         assert len(upscaler.asked) == 1 and np.array_equal(made[-1], made[0])
 
-    def test_less_flicker_than_the_full_run(self, net, texture):
-        rng = np.random.default_rng(0)
-        picture = texture(H, W)
-        frames = [np.clip(picture + rng.normal(0, 1, picture.shape), 0, 255).astype(np.uint8) for _ in range(5)]
-        _, made = run(net, frames, 2.0)
+
+def flicker(frames):
+    return float(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]))
+
+
+class TestNoise:
+    @pytest.mark.parametrize("sigma", [1, 2, 4])
+    def test_a_noisy_still_is_still(self, net, texture, sigma):
+        """Hardly anything is made anew, and it flickers less than the full run."""
+        rng, picture = np.random.default_rng(0), texture(H, W)
+        frames = [np.clip(np.rint(picture + rng.normal(0, sigma, picture.shape)), 0, 255) for _ in range(5)]
+        frames = [frame.astype(np.uint8) for frame in frames]
+        reusing, made = run(net, frames, 1.5)
         _, full = run(net, frames, None)
-        flicker = [np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(each)]) for each in (made, full)]
-        assert flicker[0] < 0.9 * flicker[1]
+        assert reusing.cost.computed_fraction < 0.3  # a fifth is the first frame
+        assert flicker(made) < 0.8 * flicker(full)
+
+    def test_what_moves_in_noise_is_made(self, net, texture):
+        rng, picture = np.random.default_rng(0), texture(H, W)
+        moved = picture.copy()
+        moved[32:64, 48:96] = texture(32, 48, 7)
+        frames = [np.clip(each + rng.normal(0, 3, each.shape), 0, 255).astype(np.uint8) for each in (picture, moved)]
+        reusing, _ = run(net, frames, 1.5)
+        assert reusing.changed[4:8, 6:12].all() and reusing.changed.mean() < 0.5
+
+    def test_faint_motion_all_over_is_not_taken_for_noise(self, net, texture):
+        picture = texture(H, W)
+        faint = (picture // 4 + 90).astype(np.uint8)
+        reusing, _ = run(net, [faint, np.roll(faint, 1, 1)], 1.5)
+        assert reusing.changed.mean() > 0.9
 
 
 class TestRefresh:
