@@ -22,8 +22,11 @@ from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
 from .video.knots import AtCuts
 from .video.retiming import Repeats, Retiming
-from .video.target_size import SizePlan, TargetSize
+from .video.target_size import TargetSize, visible
 from .video.timeline import FrameTimeline
+
+MARGIN = 64
+"""Small pixels that the search for motion sees around what is not cut off."""
 
 
 def finish(
@@ -56,12 +59,13 @@ def finish(
     and what is returned those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
     """
     reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check)
+    target = target or TargetSize(scale=reusing.scale)
     wanted = Retiming(timeline, rate, times, loop, at_cuts, repeats)
     watchers = {"check": check, "progress": progress}
     cuts: tuple[int, ...] = ()
     if timeline is None:
         with VideoClip(source, start=start, duration=duration) as clip:
-            planned(clip, reusing, target)  # a size that cannot be is refused before all is read
+            visible(clip, target, reusing.scale, MARGIN)  # a size that cannot be is refused before all is read
             cuts = find_cuts(clip, loop=loop, repeats=repeats, **watchers)
     with VideoClip(source, start=start, duration=duration) as clip:
         sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
@@ -91,12 +95,7 @@ def finish_clip(
     between = UpscaledBetweens(
         interpolator, static_threshold, check, device, upscale=reusing.frame, scale=reusing.scale
     )
-    size = planned(clip, reusing, target)
+    clip, size = visible(clip, target or TargetSize(scale=reusing.scale), reusing.scale, MARGIN)
     report = interpolate_clip(clip, path, wanted, between, size=size, check=check, **options)
     share = {"upscaled_fraction": round(between.upscaled / report["frames"], 6)}
     return {**report, **share, **reusing.report(), "notes": report["notes"]}
-
-
-def planned(clip: Clip, reusing: ReusingUpscaler, target: TargetSize | None) -> SizePlan:
-    """From the upscaler's frames of a clip to those that are wanted; None: as large as the upscaler makes them."""
-    return (target or TargetSize(scale=reusing.scale)).plan(clip.width, clip.height, reusing.scale)

@@ -17,8 +17,11 @@ from .models.upscale_reuse import REFRESH, THRESHOLD, ReusingUpscaler
 from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
-from .video.target_size import TargetSize
+from .video.target_size import TargetSize, visible
 from .video.writer import VideoWriter
+
+MARGIN = 8
+"""Small pixels kept around what is seen in the end, besides those that the upscaler looks at."""
 
 
 def upscale(
@@ -68,7 +71,8 @@ def upscale_clip(
     --json`.
     """
     started = time.monotonic()
-    size = (target or TargetSize(scale=reusing.scale)).plan(clip.width, clip.height, reusing.scale)
+    target = target or TargetSize(scale=reusing.scale)
+    clip, size = visible(clip, target, reusing.scale, reusing.upscaler.reach + MARGIN)
     writer = VideoWriter(
         path,
         width=size.width,

@@ -1,10 +1,13 @@
 """Which size frames get, and that nothing but what was asked for happens to the picture."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from tokenreel.video.frames import resize
-from tokenreel.video.target_size import FITS, TargetSize
+from tokenreel.video.clips import ImageClip
+from tokenreel.video.frames import resize, uint8_to_image
+from tokenreel.video.target_size import FITS, TargetSize, visible
 
 
 def sizes(plan):
@@ -80,6 +83,43 @@ class TestFinish:
         frame = picture(40, 20)
         made = TargetSize(width=20, height=20).plan(40, 20, 1).finish(frame)
         assert np.array_equal(made, frame[:, 10:30])
+
+
+class TestPart:
+    @pytest.mark.parametrize(
+        ("wanted", "source", "part"),
+        [
+            ({"width": 1080, "height": 1920}, (1280, 720), (406, 720)),  # 405 seen
+            ({"width": 1080, "height": 1080}, (360, 640), (360, 360)),
+            ({"width": 640, "height": 360}, (1280, 720), (1280, 720)),
+            ({"width": 1080, "height": 1920, "fit": "pad"}, (1280, 720), (1280, 720)),
+            ({"width": 1080, "height": 1920, "fit": "stretch"}, (1280, 720), (1280, 720)),
+            ({"scale": 2, "multiple_of": 32}, (1279, 720), (1279, 720)),
+        ],
+    )
+    def test_of_a_frame(self, wanted, source, part):
+        target = TargetSize(**wanted)
+        assert target.part(*source, 0) == part
+        w, h = target.part(*source, 10)
+        assert (w, h) == (min(source[0], part[0] + 20), min(source[1], part[1] + 20))
+        plan = target.plan(w, h, 2)
+        assert (plan.width, plan.height) == (target.plan(*source, 2).width, target.plan(*source, 2).height)
+
+    @pytest.mark.parametrize("target", [(24, 40), (60, 20), (40, 40), (25, 41)])
+    def test_of_a_clip_shows_the_same(self, target):
+        y, x = np.mgrid[:40, :60]
+        frame = np.stack([4 * x, 6 * y, 0 * x], -1).astype(np.uint8)
+        size = TargetSize(width=target[0], height=target[1])
+        clip, plan = visible(ImageClip(uint8_to_image(frame[None]), Fraction(24)), size, 1, 8)
+        (chunk,) = clip.chunks()
+        assert chunk.frames.shape[1:3] == (clip.height, clip.width) and clip.pts == [0]
+        assert clip.duration == Fraction(1, 24) and clip.length == 1
+        off = plan.finish(chunk.frames[0]).astype(int) - size.plan(60, 40, 1).finish(frame)
+        assert np.abs(off[2:-2, 2:-2]).max() <= 6  # not a pixel apart
+
+    def test_nothing_is_cut_without_need(self):
+        clip = ImageClip(uint8_to_image(picture(60, 40)[None]), Fraction(24))
+        assert visible(clip, TargetSize(scale=2), 2, 8)[0] is clip
 
 
 def test_times():

@@ -85,6 +85,17 @@ class TestSizes:
         with VideoReader(made.get_stream_source()) as reader:
             assert (reader.info.width, reader.info.height, reader.info.frame_rate) == (*size, 12)
 
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_what_is_cut_off_is_not_computed(self, video, clip, times):
+        size = {"target": "exact size", "width": 40, "height": 128, "times": times}
+        _, images, preview, _ = run(video, **size)
+        expected = uint8_to_image(np.ascontiguousarray(plain(clip, 2)[:, :, 76:116]))
+        if times == 1:
+            assert torch.equal(images, expected)
+            assert preview.shape[2] < 100
+        else:
+            assert (images[::2] - expected).abs().max() < 2 / 255
+
     def test_what_gets_no_larger_is_only_resized(self, video, clip):
         _, images, *_ = run(video, scale=0.5, engine="x2-m")
         assert torch.equal(images, uint8_to_image(resize(clip, 48, 32)))

@@ -106,6 +106,26 @@ class VideoClip:
                 return
 
 
+class MiddleOfClip:
+    """The middle of the frames of another clip, which has not been read yet."""
+
+    def __init__(self, clip: Clip, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.frame_rate, self.time_base, self.length = clip.frame_rate, clip.time_base, clip.length
+        self.pts = clip.pts
+        self._clip = clip
+
+    @property
+    def duration(self) -> Fraction:
+        """That of the other clip."""
+        return self._clip.duration
+
+    def chunks(self) -> Iterator[FrameChunk]:
+        for chunk in self._clip.chunks():
+            middle = center_crop(chunk.frames, (self.width, self.height))
+            yield FrameChunk(np.ascontiguousarray(middle), chunk.pts, chunk.durations)
+
+
 def _expected_frames(
     info: VideoInfo, start: Fraction, duration: Fraction | float | None, max_frames: int | None
 ) -> int | None:

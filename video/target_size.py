@@ -4,11 +4,13 @@ A model enlarges by a whole number of times. What it gives is resized to the siz
 where the shape differs: nothing is squeezed unless that is asked for.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from .clips import Clip, MiddleOfClip
 from .frames import center_crop, resize
 from .opening import MAX_PIXELS
 
@@ -109,6 +111,16 @@ class TargetSize:
                 )
         return SizePlan(enlarged, scaled, *final)
 
+    def part(self, width: int, height: int, margin: int) -> tuple[int, int]:
+        """Width and height of the middle of such frames that is seen at all, and `margin` pixels around it.
+
+        What fit crop cuts off need not be enlarged. Where nothing is cut it is the whole frame.
+        """
+        if self.width is None or self.height is None or self.fit != "crop":
+            return width, height
+        times = max(self.width / width, self.height / height)
+        return _around(self.width / times, width, margin), _around(self.height / times, height, margin)
+
     def times(self, width: int, height: int) -> float:
         """How many times as large frames of that size become; up to 1 there is nothing for a model to do."""
         scaled = self.plan(width, height, 1).scaled
@@ -138,6 +150,14 @@ class TargetSize:
         return width // n * n, height // n * n
 
 
+def visible(clip: Clip, target: TargetSize, model_scale: int, margin: int) -> tuple[Clip, SizePlan]:
+    """The part of a clip that is seen in the end, as `TargetSize.part` says, and how its frames are finished."""
+    width, height = target.part(clip.width, clip.height, margin)
+    size = target.plan(width, height, model_scale)
+    whole = (width, height) == (clip.width, clip.height)
+    return clip if whole else MiddleOfClip(clip, width, height), size
+
+
 def _fitted(size: tuple[int, int], target: tuple[int, int], cover: bool) -> tuple[int, int]:
     """`size` in proportion so that it covers the target, or lies within it, with one side equal."""
     (w, h), (width, height) = size, target
@@ -146,6 +166,12 @@ def _fitted(size: tuple[int, int], target: tuple[int, int], cover: bool) -> tupl
         return (max(width, across) if cover else max(1, min(width, across))), height
     down = round(h * width / w)
     return width, (max(height, down) if cover else max(1, min(height, down)))
+
+
+def _around(seen: float, side: int, margin: int) -> int:
+    """Pixels of a side, as many left out on one end as on the other."""
+    wanted = math.ceil(seen - 1e-6) + 2 * margin
+    return min(side, wanted + (side - wanted) % 2)
 
 
 def _nearest(value: float, multiple: int) -> int:
