@@ -185,7 +185,7 @@ def _add_upscale(add: Add) -> None:
         "--reuse",
         type=_number(float, 0, "a number of 0 or more"),
         metavar="LEVELS",
-        help="reuse places that change less than this, of 255 (1.5); 0: only what is equal",
+        help="reuse places that change less than this, of 255 (2); 0: only what is equal",
     )
     parser.add_argument("--whole", action="store_true", help="compute whole frames, also what stands")
     parser.add_argument(

@@ -21,7 +21,7 @@ from .changed_tiles import TILE, Box, grown, tight
 from .upscale_pieces import Cutter, Piece
 from .upscaler import Upscaler
 
-THRESHOLD = 1.5
+THRESHOLD = 2.0
 """Grey levels: root of the mean square difference of a tile of 8x8 pixels, above which it is made anew."""
 REFRESH = 240
 """Frames after which what has not changed is made anew too, another part of the frame each time."""
