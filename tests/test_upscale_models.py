@@ -141,6 +141,13 @@ class TestCore:
 def test_precisions(monkeypatch):
     monkeypatch.setattr(resources, "dtype", lambda: "fastest")
     assert choose_dtype("auto") == "fastest"
+    monkeypatch.setattr(resources, "dtype", lambda: torch.float32)
+    monkeypatch.setattr(resources, "device", lambda: torch.device("cpu"))
+    for has_units, chosen in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_units=has_units: has_units)
+        assert choose_dtype("auto") == chosen
+    monkeypatch.setattr(resources, "device", lambda: torch.device("cuda"))
+    assert choose_dtype("auto") == torch.float32
     assert (choose_dtype("fp32"), choose_dtype("bf16")) == (torch.float32, torch.bfloat16)
     with pytest.raises(ValueError, match=r"Invalid precision 'fp8'\. Supported are auto, fp32, fp16, bf16"):
         choose_dtype("fp8")
@@ -196,7 +203,7 @@ with torch.inference_mode():
         upscaler = CoreUpscaler(model)
         ours = torch.cat([SparingUpscaler(upscaler)(frame[None]) for frame in images.movedim(-1, 1)])
         path = Path(folder, f"{name}.safetensors")
-        opened = from_file(path)(images.movedim(-1, 1))
+        opened = from_file(path, precision="fp32")(images.movedim(-1, 1))
         seen[name] = [torch.equal(ours.movedim(1, -1), theirs), float((opened.movedim(1, -1) - theirs).abs().max()),
                       upscaler.reach, upscaler.scale, is_compact(path), float(theirs.std())]
 print("RESULT" + json.dumps(seen))
