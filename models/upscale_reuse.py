@@ -30,8 +30,8 @@ AT_ONCE = {"cpu": 2**18, "other": 2**22}
 _PER_PIECE = {"cpu": 2**8, "other": 2**17}  # pixels that take as long as what each piece takes besides them
 _WHOLE = 0.9  # share of what the whole frame takes from which on it is made
 _NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by less than a grey level
-_STILL = 0.25  # share of the tiles that is taken to stand still, when noise is looked for
-_WHITE = 0.5  # share of the finest detail in what is taken for noise; motion has a fifth of it
+_WHITE = 0.5  # share of the finest detail from which on a difference looks like noise; in motion it is a fifth
+_MANY = 0.25  # share of the tiles that look like it, where there is noise
 _ABOVE = 1.4  # times the noise that a tile may differ by, besides the threshold: chance makes some differ by more
 _TRIED = 112  # pixels: side of the part of a frame on which it is tried whether pieces are exact
 _BLOCK = 8  # tiles: the side of what is refreshed together
@@ -205,6 +205,8 @@ class ReusingUpscaler:
         stale |= self._due(state)
         if not state.piecewise:
             return [piece for piece in state.whole if _tiles(piece.inner).of(stale).any()]
+        if stale.mean() > _WHOLE:
+            return state.whole
         pieces = state.cutter.around(stale)
         return state.whole if state.cutter.price(pieces) > _WHOLE * state.whole_price else pieces
 
@@ -304,12 +306,12 @@ def _energies(state: _State, seen: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _noise(energies: np.ndarray, finest: np.ndarray) -> float:
-    """Mean square difference that noise all over the frame makes; 0 where what stands still does not look like it.
+    """Mean square difference that noise makes, judging by the tiles that look like it; 0 where few of them do.
 
-    Seen where the frame changes least; motion has little of the finest detail there.
+    Motion has little of the finest detail, and so has what coding leaves.
     """
-    least, fine = np.quantile(energies, _STILL), np.quantile(finest, _STILL)
-    return float(least) if fine > _WHITE * least else 0.0
+    alike = energies[finest > _WHITE * energies]
+    return float(np.median(alike)) if alike.size >= _MANY * energies.size else 0.0
 
 
 def _carry_on(state: _State, seen: Tensor, large: Tensor, tiles: np.ndarray) -> None:
