@@ -281,7 +281,7 @@ def upscale(args: argparse.Namespace, tell: Tell) -> Facts:
     target = _output(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline, args.model]))
     listing = Path(args.timeline).read_text(encoding="utf-8", errors="replace") if args.timeline else ""
     timeline = FrameTimeline.from_json(listing) if args.timeline else None
-    upscaler, size = _upscaler(args)
+    upscaler, size, engine = _upscaler(args)
     options: dict[str, Any] = {
         "upscaler": upscaler,
         "target": size,
@@ -298,13 +298,12 @@ def upscale(args: argparse.Namespace, tell: Tell) -> Facts:
         facts = make(os.path.abspath(args.video), target, **options, progress=bar.update)
     for note in facts.pop("notes"):
         tell(f"note: {args.video}: {note}")
-    engine = os.path.basename(args.model) if args.model else args.engine
     return {**facts, "engine": engine, "file_bytes": os.path.getsize(target)}
 
 
-def _upscaler(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The upscaler that is asked for, and the size that it is for."""
-    from .nodes.upscale_engines import from_file, load_engine, scale_of
+def _upscaler(args: argparse.Namespace) -> tuple[Any, Any, str]:
+    """The upscaler that is asked for, the size that it is for, and its name."""
+    from .nodes.upscale_engines import chosen_engine, from_file, load_engine, scale_of
     from .video.clips import VideoClip
     from .video.target_size import TargetSize
 
@@ -318,8 +317,10 @@ def _upscaler(args: argparse.Namespace) -> tuple[Any, Any]:
         size = TargetSize(scale=args.scale or (upscaler.scale if upscaler else scale_of(args.engine)), **shape)
     with VideoClip(os.path.abspath(args.video)) as clip:
         size.plan(clip.width, clip.height, 1)  # refused before any weights are loaded
-        upscaler = upscaler or load_engine(args.engine, size, clip.width, clip.height, precision=args.precision)
-    return upscaler, size
+        if upscaler:
+            return upscaler, size, os.path.basename(args.model)
+        wanted = (args.engine, size, clip.width, clip.height)
+        return load_engine(*wanted, precision=args.precision), size, chosen_engine(*wanted)
 
 
 def run(args: argparse.Namespace, tell: Tell) -> Facts:

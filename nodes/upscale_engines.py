@@ -23,20 +23,25 @@ def scale_of(engine: str) -> int:
     return 4 if engine.startswith("x4") else 2
 
 
-def load_engine(
-    engine: str, target: TargetSize, width: int, height: int, *, precision: str = "auto"
-) -> SparingUpscaler:
-    """The engine of that name for frames of that size, on the device that networks run on.
-
-    auto: x4-m for clearly more than twice the size, else x2-m. Frames that do not become larger are only resized.
+def chosen_engine(engine: str, target: TargetSize, width: int, height: int) -> str:
+    """Which engine frames of that size get: that of the name; for auto x4-m where they become clearly more than twice
+    as large, else x2-m. none where they do not become larger, and are only resized.
     """
     times = target.times(width, height)
     if times <= 1:
-        return SparingUpscaler(BicubicUpscaler(1, resources.device()))
-    if engine == "bicubic":
-        return SparingUpscaler(BicubicUpscaler(min(_MOST_BICUBIC, math.ceil(times)), resources.device()))
-    name = ("x4-m" if times > _MOST_OF_X2 else "x2-m") if engine == "auto" else engine
-    return SparingUpscaler(load_upscaler(name, resources.device(), choose_dtype(precision)))
+        return "none"
+    return ("x4-m" if times > _MOST_OF_X2 else "x2-m") if engine == "auto" else engine
+
+
+def load_engine(
+    engine: str, target: TargetSize, width: int, height: int, *, precision: str = "auto"
+) -> SparingUpscaler:
+    """The engine that is chosen for frames of that size, on the device that networks run on."""
+    name, device = chosen_engine(engine, target, width, height), resources.device()
+    if name in ("none", "bicubic"):
+        scale = 1 if name == "none" else min(_MOST_BICUBIC, math.ceil(target.times(width, height)))
+        return SparingUpscaler(BicubicUpscaler(scale, device))
+    return SparingUpscaler(load_upscaler(name, device, choose_dtype(precision)))
 
 
 def from_socket(upscale_model: Any, *, precision: str = "auto") -> SparingUpscaler:

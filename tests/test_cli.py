@@ -370,7 +370,7 @@ class TestUpscale:
         files = [tmp_path / name for name in ("a.mp4", "b.mp4")]
         whole = facts("upscale", clip, files[0], "--whole", "--lossless")
         facts("upscale", clip, files[1], "--reuse", "0", "--refresh", "2", "--lossless")
-        assert whole["computed_fraction"] == 1
+        assert whole["computed_fraction"] == 1 and whole["engine"] == "x2-m"
         assert facts("measure", *files)["psnr_min"] == 100
 
     def test_a_model_file_gives_its_own_scale(self, facts, clip, tmp_path):
@@ -383,6 +383,10 @@ class TestUpscale:
         found = facts("upscale", clip, tmp_path / "x.mp4", "--model", model)
         assert (found["width"], found["height"], found["engine"]) == (192, 144, "net.safetensors")
         assert facts("upscale", clip, tmp_path / "x.mp4", "--model", model, "--scale", "2")["width"] == 128
+
+    def test_the_engine_that_was_chosen_is_named(self, facts, clip, tmp_path):
+        assert facts("upscale", clip, tmp_path / "x.mp4", "--scale", "3")["engine"] == "x4-m"
+        assert facts("upscale", clip, tmp_path / "x.mp4", "--scale", "1")["engine"] == "none"
 
     def test_more_frames_in_the_same_pass(self, facts, clip, tmp_path):
         found = facts("upscale", clip, tmp_path / "x.mp4", "--times", "2", "--engine", "bicubic")
