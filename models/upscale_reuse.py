@@ -25,11 +25,11 @@ THRESHOLD = 2.0
 """Grey levels: root of the mean square difference of a tile of 8x8 pixels, above which it is made anew."""
 REFRESH = 240
 """Frames after which what has not changed is made anew too, another part of the frame each time."""
-AT_ONCE = {"cpu": 2**18, "other": 2**22}
+AT_ONCE = {"cpu": 2**17, "other": 2**22}
 """Pixels of small frames that are given to the upscaler together; less is no faster, more takes memory."""
 _PER_PIECE = {"cpu": 2**8, "other": 2**17}  # pixels that take as long as what each piece takes besides them
 _WHOLE = 0.9  # share of what the whole frame takes from which on it is made
-_NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by less than a grey level
+_NEAR = 4  # pixels around a piece, or a third of the reach: what is further away changes it by a fraction of a level
 _WHITE = 0.5  # share of the finest detail from which on a difference looks like noise; in motion it is a fifth
 _MANY = 0.25  # share of the tiles that look like it, where there is noise
 _ABOVE = 1.4  # times the noise that a tile may differ by, besides the threshold: chance makes some differ by more
