@@ -4,7 +4,7 @@ Every tile keeps its upscaled picture and the small one that this was made from.
 picture differs by more than a threshold from the one that it was made from: not from the frame before, so that small
 changes do not pile up. Where it differs by less, the difference alone is interpolated to the large size and added. That
 costs next to nothing, and carries on light, focus and faint motion that a copy would hold back. Where nothing differs
-the pixels stay as they are, bit for bit.
+the pixels stay as they are, bit for bit. Tiles that moved as a whole can be moved (models/followed_motion.py).
 """
 
 import time
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .changed_tiles import TILE, Box, grown, tight
+from .followed_motion import follow
 from .upscale_pieces import Cutter, Piece
 from .upscaler import Upscaler
 
@@ -84,6 +85,8 @@ class _State:
     """uint8 `[H, W, 3]`: what each tile was made from."""
     large: Tensor
     """uint8 `[sH, sW, 3]`: what was made."""
+    moved: np.ndarray
+    """int `[h, w]`: how often in a row each tile was moved."""
     piecewise: bool = True
     """Whether pieces may be cut anywhere; otherwise they are those of `whole`."""
     shown: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
@@ -97,8 +100,9 @@ class ReusingUpscaler:
 
     `threshold` is in grey levels, see THRESHOLD; None has the whole of every frame computed, and 0 gives the same bits
     as that. `refresh`: in so many frames each part of the picture is made anew at least once; 0: never. `at_once` is
-    how many pixels the upscaler is given together. `changed`, bool `[ceil(H/8), ceil(W/8)]`, says which tiles of the
-    last frame the upscaler made, and `cost` what all frames took.
+    how many pixels the upscaler is given together. `follow_motion`: tiles that moved as a whole are moved, up to five
+    times in a row; not with threshold 0, which is exact. `changed`, bool `[ceil(H/8), ceil(W/8)]`, says which tiles of
+    the last frame the upscaler made, and `cost` what all frames took.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class ReusingUpscaler:
         *,
         check: Check = lambda: None,
         at_once: int | None = None,
+        follow_motion: bool = False,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 255:
             raise ValueError(f"Invalid threshold {threshold:g}. It is 0 to 255 grey levels.")
@@ -117,6 +122,7 @@ class ReusingUpscaler:
         self.upscaler, self.threshold, self.refresh, self.check = upscaler, threshold, refresh, check
         kind = "cpu" if upscaler.device.type == "cpu" else "other"
         self._at_once, self._per_piece = at_once or AT_ONCE[kind], _PER_PIECE[kind]
+        self.follow_motion = follow_motion and bool(threshold)
         self.cost = UpscaleCost()
         self.changed = np.zeros((0, 0), bool)
         self._state: _State | None = None
@@ -138,8 +144,12 @@ class ReusingUpscaler:
         pieces, differs = state.whole, None
         if not cut and self.threshold is not None:
             energies, finest = _energies(state, seen)
-            stale = energies > self.threshold**2 + (_ABOVE * _noise(energies, finest) if self.threshold else 0)
-            pieces, differs = self._pieces(state, stale), energies > 0
+            limit = self.threshold**2 + (_ABOVE * _noise(energies, finest) if self.threshold else 0)
+            stale, differs = energies > limit, energies > 0
+            if self.follow_motion and state.piecewise and stale.any():
+                followed = follow(seen, state.small, state.large, stale, state.moved, limit)
+                stale, state.moved = stale & ~followed.tiles, followed.times
+            pieces = self._pieces(state, stale)
         self._compute(state, seen, pieces)
         self._count(state, pieces)
         carried = None if differs is None else differs & ~self.changed
@@ -173,7 +183,8 @@ class ReusingUpscaler:
         blocks = -(-h // _BLOCK), -(-w // _BLOCK)
         turns = np.random.default_rng(0).permutation(blocks[0] * blocks[1]).reshape(blocks)
         whole, large = exact.whole(), seen.new_zeros(self.scale * H, self.scale * W, 3)
-        state = _State(cutter, whole, exact.price(whole), turns, np.zeros((h, w), np.int64), seen.clone(), large)
+        ages, moved = np.zeros((2, h, w), np.int64)
+        state = _State(cutter, whole, exact.price(whole), turns, ages, seen.clone(), large, moved)
         state.piecewise = self.threshold != 0 or self._cuts_exactly(seen)
         return state
 
@@ -250,7 +261,7 @@ class ReusingUpscaler:
         for piece in pieces:
             _tiles(piece.inner).of(self.changed)[...] = True
         state.ages += 1
-        state.ages[self.changed] = 0
+        state.ages[self.changed] = state.moved[self.changed] = 0
         self.cost.frames += 1
         self.cost.tiles += self.changed.size
         self.cost.tiles_computed += int(self.changed.sum())

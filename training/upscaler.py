@@ -2,9 +2,9 @@
 
 `python -m tokenreel.training.upscaler --pack clips.safetensors --worn worn2.safetensors --scale 2`
 
-Of a batch of 16 crops, 11 are of frames made smaller first, which are sharp then, and two are drawn patterns; all are
-shrunk bicubically. One went through H.264 at the small size (`training.small_clips`). The last two are one crop with
-two different faint noises on it, as a decoder leaves them: both are to give the same frame, which keeps noise from
+Of a batch of 16 crops, nine are of frames made smaller first, which are sharp then, and four are drawn patterns; all
+are shrunk bicubically. One went through H.264 at the small size (`training.small_clips`). The last two are one crop
+with two different faint noises on it, as a decoder leaves them: both are to give the same frame, which keeps noise from
 flickering.
 """
 
@@ -28,9 +28,9 @@ from .drawn_patterns import drawn_pattern
 from .optimizer import Average, build_optimizers, descend, load_state, save_state
 from .reparameterized import begin, branched, folded
 
-DRAWN, WORN, NOISY = 2, 1, 2
+DRAWN, WORN, NOISY = 4, 1, 2
 """Of a batch: drawn patterns, crops through H.264, copies of one crop with noise."""
-NOISE = 4 / 255
+NOISE = 3 / 255
 """Most deviation of the noise."""
 
 
@@ -81,15 +81,15 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         return name, self._draw(len(self.pack.clips[name]))
 
     def _sharp(self, side: int) -> Tensor:
-        """A crop of a frame that is made smaller by 1 to 3 times first; the more structured one of two."""
-        tries = [self._one_sharp(side) for _ in range(2)]
+        """A crop of a frame that is made smaller by two to three times first; the most structured one of three."""
+        tries = [self._one_sharp(side) for _ in range(3)]
         return max(tries, key=lambda crop: float(crop.std() + 4 * crop.diff(dim=-1).abs().mean()))
 
     def _one_sharp(self, side: int) -> Tensor:
         name, index = self._frame()
         frame = self.pack.clips[name][index]
         height, width = frame.shape[:2]
-        cut = min(int(side * (1.2 + 1.8 * self._random())), height, width)
+        cut = min(int(side * (1.8 + 1.5 * self._random())), height, width)
         y, x = self._draw(height - cut + 1), self._draw(width - cut + 1)
         crop = frame[y : y + cut, x : x + cut].permute(2, 0, 1).float()[None] / 255
         crop = F.interpolate(crop, (side, side), mode="bicubic", antialias=True).clamp(0, 1)[0]
