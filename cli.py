@@ -187,6 +187,9 @@ def _add_upscale(add: Add) -> None:
         metavar="LEVELS",
         help="reuse places that change less than this, of 255 (2); 0: only what is equal",
     )
+    parser.add_argument(
+        "--follow-motion", action="store_true", help="reuse also what moves as a whole, as a page that scrolls"
+    )
     parser.add_argument("--whole", action="store_true", help="compute whole frames, also what stands")
     parser.add_argument(
         "--refresh",

@@ -287,6 +287,7 @@ def upscale(args: argparse.Namespace, tell: Tell) -> Facts:
         "target": size,
         "threshold": None if args.whole else THRESHOLD if args.reuse is None else args.reuse,
         "refresh": REFRESH if args.refresh is None else args.refresh,
+        "follow_motion": args.follow_motion,
         "lossless": args.lossless,
         "check": resources.check_cancelled,
     }

@@ -38,6 +38,7 @@ def finish(
     target: TargetSize | None = None,
     threshold: float | None = REUSE_THRESHOLD,
     refresh: int = REFRESH,
+    follow_motion: bool = False,
     timeline: FrameTimeline | None = None,
     rate: Fraction | None = None,
     times: int | None = None,
@@ -55,10 +56,11 @@ def finish(
 ) -> dict[str, Any]:
     """Interpolates and upscales a file, or a part of it, into the video file `path`, with its sound.
 
-    Arguments are those of `interpolate`; `upscaler`, `target`, `threshold` and `refresh` those of `upscale`; `options`
-    and what is returned those of `finish_clip`. Without a timeline the file is read twice: once to find its cuts.
+    Arguments are those of `interpolate`; `upscaler`, `target`, `threshold`, `refresh` and `follow_motion` those of
+    `upscale`; `options` and what is returned those of `finish_clip`. Without a timeline the file is read twice: once to
+    find its cuts.
     """
-    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check)
+    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check, follow_motion=follow_motion)
     target = target or TargetSize(scale=reusing.scale)
     wanted = Retiming(timeline, rate, times, loop, at_cuts, repeats)
     watchers = {"check": check, "progress": progress}

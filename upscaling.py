@@ -32,6 +32,7 @@ def upscale(
     target: TargetSize | None = None,
     threshold: float | None = THRESHOLD,
     refresh: int = REFRESH,
+    follow_motion: bool = False,
     start: Fraction | float = 0,
     duration: Fraction | float | None = None,
     audio: bool = True,
@@ -41,10 +42,10 @@ def upscale(
 ) -> dict[str, Any]:
     """Upscales a file, or a part of it, into the video file `path`, with its sound.
 
-    For `target` see TargetSize (None: as large as the upscaler makes frames), for `threshold` and `refresh`
-    ReusingUpscaler; `options` and what is returned are those of `upscale_clip`.
+    For `target` see TargetSize (None: as large as the upscaler makes frames), for `threshold`, `refresh` and
+    `follow_motion` ReusingUpscaler; `options` and what is returned are those of `upscale_clip`.
     """
-    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check)
+    reusing = ReusingUpscaler(upscaler, threshold, refresh, check=check, follow_motion=follow_motion)
     with VideoClip(source, start=start, duration=duration) as clip:
         sound = Sound(source, clip.origin, duration) if audio and clip.reader.info.has_audio else None
         report = upscale_clip(

@@ -23,7 +23,7 @@ from .upscale_engines import ENGINES, from_socket, load_engine
 from .upscale_previews import PreviewingUpscaler, Previews
 
 TARGETS = ("scale", "short side", "exact size")
-REUSES = ("what stands", "nothing")
+REUSES = ("what stands", "what stands or moves", "nothing")
 
 
 def _sizes() -> list[Any]:
@@ -95,7 +95,8 @@ def _making() -> list[Any]:
             "reuse",
             options=list(REUSES),
             default=REUSES[0],
-            tooltip="What is taken from frames before, and not computed again. nothing: every frame is computed whole.",
+            tooltip="What is taken from frames before, and not computed again. what stands or moves: also places that "
+            "moved as a whole, as in a page that scrolls or a steady pan. nothing: every frame is computed whole.",
         ),
         io.Float.Input(
             "reuse_threshold",
@@ -286,6 +287,7 @@ def _upscaled(
         None if reuse == REUSES[-1] else reuse_threshold,
         refresh,
         check=check,
+        follow_motion=reuse == REUSES[1],
     )
     joint = timeline is not None or times > 1
     with open_clip(video, images, fps=fps) as clip:

@@ -16,6 +16,7 @@ import pytest
 import tokenreel
 from tokenreel import cli, commands
 from tokenreel.host import resources
+from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
 COUNTED = {
@@ -372,6 +373,18 @@ class TestUpscale:
         facts("upscale", clip, files[1], "--reuse", "0", "--refresh", "2", "--lossless")
         assert whole["computed_fraction"] == 1 and whole["engine"] == "x2-m"
         assert facts("measure", *files)["psnr_min"] == 100
+
+    def test_what_scrolls_is_moved(self, facts, tmp_path, texture):
+        page = texture(160, 128, 1)
+        with VideoWriter(tmp_path / "page.mp4", width=128, height=96, frame_rate=Fraction(24), lossless=True) as writer:
+            writer.write(np.stack([page[4 * i : 4 * i + 96] for i in range(6)]))
+        shares = [
+            facts("upscale", tmp_path / "page.mp4", tmp_path / "x.mp4", "--engine", "bicubic", *options)[
+                "computed_fraction"
+            ]
+            for options in ([], ["--follow-motion"])
+        ]
+        assert shares[1] < 0.6 * shares[0]
 
     def test_a_model_file_gives_its_own_scale(self, facts, clip, tmp_path):
         from safetensors.torch import save_file

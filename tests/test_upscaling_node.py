@@ -10,7 +10,7 @@ from tokenreel.host import files
 from tokenreel.host.video_handles import VideoComponents, VideoFromComponents, VideoFromFile
 from tokenreel.models.upscaler import BicubicUpscaler
 from tokenreel.nodes.sampling import SampleFrames
-from tokenreel.nodes.upscale_previews import MOST, Previews
+from tokenreel.nodes.upscale_previews import MOST, PreviewingUpscaler, Previews
 from tokenreel.nodes.upscaling import UpscaleVideo
 from tokenreel.video.frames import resize, uint8_to_image
 from tokenreel.video.reader import VideoReader
@@ -142,6 +142,16 @@ class TestReuse:
     def test_the_rest_is_not_computed(self, video):
         assert "(100.0%)" in run(video, reuse="nothing")[3]
         assert "(100.0%)" not in run(video)[3]
+
+    def test_what_moves_as_a_whole(self, video, monkeypatch):
+        asked = []
+        made = PreviewingUpscaler.__init__
+        monkeypatch.setattr(
+            PreviewingUpscaler, "__init__", lambda self, *a, **k: asked.append(k) or made(self, *a, **k)
+        )
+        for reuse in ("what stands", "what stands or moves"):
+            run(video, reuse=reuse)
+        assert [each["follow_motion"] for each in asked] == [False, True]
 
     def test_the_preview_marks_what_was(self, video):
         _, images, preview, _ = run(video, refresh=0)
