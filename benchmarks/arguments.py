@@ -16,6 +16,7 @@ NAMES = {
     "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
     "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
     "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
+    "attention": "time of one attention layer of each kind against the number of tokens",
     "upscaling": "quality of upscaled stills, what reuse saves, interpolation in the same pass, memory, flicker",
 }
 PARTS = {
