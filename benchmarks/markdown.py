@@ -15,7 +15,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def origin(result: dict[str, Any]) -> str:
     """When, with what and on which machine a result was measured."""
     machine, weights = result["machine"], ", ".join(f"{k} {v[:8]}" for k, v in result["weights"].items())
+    weights = f"weights {weights}, " if weights else ""
     return (
-        f"<sub>Measured {result['date']} with version {result['version']}, weights {weights}, torch {result['torch']}, "
+        f"<sub>Measured {result['date']} with version {result['version']}, {weights}torch {result['torch']}, "
         f"{result['libraries']}, on {machine['cores']} cores ({machine['cpu']}).</sub>"
     )

@@ -16,7 +16,7 @@ from ..video.frame_rates import parse_frame_rate
 from ..video.output_times import MAX_TIMES
 from ..video.retiming import Retiming
 from . import types
-from .sources import clip_sockets, clip_widgets, open_clip, sound_of, to_images
+from .sources import clip_sockets, open_clip, result_widgets, sound_of, to_images
 
 MODES = ("multiply", "frame rate", "timeline")
 ENGINES = ("net", "flow", "blend")
@@ -94,21 +94,7 @@ def _making() -> list[Any]:
             tooltip="How much, in grey levels of 255, a place may change and still be copied. 0 copies only what is "
             "equal, which noise and compression seldom leave.",
         ),
-        io.Boolean.Input(
-            "lossless",
-            default=False,
-            advanced=True,
-            tooltip="Off: H.264 that plays everywhere. On: exactly the pixels, to measure them; larger, and most "
-            "players cannot show it.",
-        ),
-        io.Boolean.Input(
-            "as_images",
-            default=False,
-            label_on="all frames",
-            label_off="first frame only",
-            tooltip="Whether images has all frames. They take 12 bytes a pixel in memory. Off, it has the first frame, "
-            "and memory does not grow with the clip.",
-        ),
+        *result_widgets(),
     ]
 
 
@@ -141,7 +127,6 @@ class InterpolateVideo(io.ComfyNode):
                 ),
                 *_timing(),
                 *_making(),
-                next(widget for widget in clip_widgets() if widget.id == "fps"),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The interpolated clip, as long as the source."),

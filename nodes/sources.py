@@ -63,6 +63,28 @@ def clip_widgets() -> list[Any]:
     ]
 
 
+def result_widgets() -> list[Any]:
+    """Widgets of nodes that make a clip of a clip: how it is written, whether `images` has all of it, and `fps`."""
+    return [
+        io.Boolean.Input(
+            "lossless",
+            default=False,
+            advanced=True,
+            tooltip="Off: H.264 that plays everywhere. On: exactly the pixels, to measure them; larger, and most "
+            "players cannot show it.",
+        ),
+        io.Boolean.Input(
+            "as_images",
+            default=False,
+            label_on="all frames",
+            label_off="first frame only",
+            tooltip="Whether images has all frames. They take 12 bytes a pixel in memory. Off, it has the first frame, "
+            "and memory does not grow with the clip.",
+        ),
+        next(widget for widget in clip_widgets() if widget.id == "fps"),
+    ]
+
+
 @contextlib.contextmanager
 def open_clip(
     video: Any, images: Any, *, fps: float = 24.0, size: int = 0, crop: bool = False, max_frames: int | None = None

@@ -18,7 +18,7 @@ from ..video.target_size import FITS, MULTIPLES, TargetSize
 from . import types
 from .interpolating import load_engine as load_interpolator
 from .reports import describe_upscaling
-from .sources import clip_sockets, clip_widgets, open_clip, sound_of, to_images
+from .sources import clip_sockets, open_clip, result_widgets, sound_of, to_images
 from .upscale_engines import ENGINES, from_socket, load_engine
 from .upscale_previews import PreviewingUpscaler, Previews
 
@@ -130,22 +130,7 @@ def _giving() -> list[Any]:
             tooltip="What the network computes in. auto: fp16 or bf16 where that is faster and does not show, else "
             "fp32; an upscale_model on the CPU stays in fp32, as in ComfyUI's own node.",
         ),
-        io.Boolean.Input(
-            "lossless",
-            default=False,
-            advanced=True,
-            tooltip="Off: H.264 that plays everywhere. On: exactly the pixels, to measure them; larger, and most "
-            "players cannot show it.",
-        ),
-        io.Boolean.Input(
-            "as_images",
-            default=False,
-            label_on="all frames",
-            label_off="first frame only",
-            tooltip="Whether images has all frames. They take 12 bytes a pixel in memory. Off, it has the first frame, "
-            "and memory does not grow with the clip.",
-        ),
-        next(widget for widget in clip_widgets() if widget.id == "fps"),
+        *result_widgets(),
     ]
 
 
