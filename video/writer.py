@@ -35,6 +35,7 @@ __all__ = ["SUFFIXES", "VideoError", "VideoWriter"]
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> FFmpeg muxer
 _LARGE = 2_500_000  # pixels of a frame: above 1080p, looking ahead as far as usual takes most of the memory
+_TINY = 144, 256  # pixels, short and long side: below, x264's macroblock tree reads what it never wrote
 _MAX_TICKS = 2**31 - 1  # mp4 and libav keep time bases as 32-bit integers
 
 
@@ -194,6 +195,8 @@ class VideoWriter:
         quality = {"qp": "0", "preset": "veryfast"} if lossless else {"crf": str(crf), "preset": "fast"}
         if not lossless and self._size[0] * self._size[1] > _LARGE:
             quality["rc-lookahead"] = "10"  # frames that x264 holds, three bytes a pixel each, instead of 30
+        if not lossless and (min(self._size) < _TINY[0] or max(self._size) < _TINY[1]):
+            quality["mbtree"] = "0"  # with it the same frames give now this file, now that one
         if self._time_base * self._rate != 1:
             quality["bf"] = "0"  # mp4 stores gaps in decoding order: with B-frames uneven ones lose the last duration
         rate = self._rate.limit_denominator(1_000_000)
