@@ -30,6 +30,7 @@ TILE = (2, 8, 8)
 WINDOW = (4, 16, 16)
 """Frames, rows and columns that a tile sees."""
 _AT_ONCE = 1 << 25  # values of keys that are gathered for windows at a time
+_IN_CACHE = 1 << 17  # values of a head that linear kinds work on at a time
 _LEAST = 1e-6  # sum of weights below which nothing was seen
 
 
@@ -118,8 +119,11 @@ def linear_with_state(
     """Linear attention that has seen what `state` holds (None: nothing), and the state after these frames."""
     if feature not in ("relu", "elu"):
         raise ValueError(f"Unknown feature {feature!r}. Supported are 'relu' and 'elu'.")
-    queries, keys = (F.relu(x) if feature == "relu" else F.elu(x) + 1 for x in (q.float(), k.float()))
-    return _accumulated(queries, (keys, None), v, grid, state, causal)
+
+    def act(x: Tensor) -> Tensor:
+        return F.relu(x.float()) if feature == "relu" else F.elu(x.float()) + 1
+
+    return _accumulated(q, k, v, grid, state, causal, act, lambda x: (act(x), None))
 
 
 def performer(
@@ -142,14 +146,17 @@ def performer_with_state(
     """As `linear_with_state`."""
     size = q.shape[-1]
     directions = random_directions(features or 2 * size, size, seed).to(q.device)
-    queries, keys = (_logarithms(x.float() * size**-0.25, directions) for x in (q, k))
-    # a factor for each query cancels out; one for all keys does so if the state knows it
-    queries = (queries - queries.amax(-1, keepdim=True)).exp()
-    level = keys.amax((-2, -1), keepdim=True)
-    if state is not None and state.level is not None:
-        level = torch.maximum(level, state.level)
-        state = State(state.sums * (state.level - level).exp(), level)
-    return _accumulated(queries, ((keys - level).exp(), level), v, grid, state, causal)
+
+    def query(x: Tensor) -> Tensor:
+        logarithms = _logarithms(x.float() * size**-0.25, directions)
+        return (logarithms - logarithms.amax(-1, keepdim=True)).exp()  # a factor for each query cancels out
+
+    def key(x: Tensor) -> tuple[Tensor, Tensor]:
+        logarithms = _logarithms(x.float() * size**-0.25, directions)
+        level = logarithms.amax((-2, -1), keepdim=True)
+        return (logarithms - level).exp(), level
+
+    return _accumulated(q, k, v, grid, state, causal, query, key)
 
 
 @lru_cache(maxsize=8)
@@ -169,29 +176,41 @@ def _logarithms(x: Tensor, directions: Tensor) -> Tensor:
 
 
 def _accumulated(
-    queries: Tensor,
-    keys: tuple[Tensor, Tensor | None],
+    q: Tensor,
+    k: Tensor,
     v: Tensor,
     grid: Grid,
     state: State | None,
     causal: bool,
+    query: Callable[[Tensor], Tensor],
+    key: Callable[[Tensor], tuple[Tensor, Tensor | None]],
 ) -> tuple[Tensor, State]:
-    """Outputs for features of queries and keys, and the state; sums are kept in float32."""
-    features, level = keys
-    values = torch.cat([v.float(), v.new_ones(*v.shape[:-1], 1, dtype=torch.float32)], -1)
+    """Outputs and the state; features are made by `query` and, with the level they were divided by, by `key`.
+
+    Some tokens at a time: what is made of them stays in the processor's cache.
+    """
+    frame = grid.h * grid.w
+    step = frame if causal else max(1, _IN_CACHE // q.shape[-1])
+    parts = [slice(i, i + step) for i in range(0, grid.tokens, step)]
+    made = []
+    for part in parts:
+        state = _added(state, *key(k[:, :, part]), v[:, :, part].float())
+        if causal:
+            made.append(_divided(query(q[:, :, part]) @ state.sums, v.dtype))
+    assert state is not None
     if not causal:
-        sums = features.transpose(-1, -2) @ values
-        sums = sums if state is None else state.sums + sums
-        return _divided(queries @ sums, v.dtype), State(sums, level)
-    made, frame = [], grid.h * grid.w
-    sums = state.sums if state is not None else None
-    for i in range(0, grid.tokens, frame):
-        some = slice(i, i + frame)
-        step = features[:, :, some].transpose(-1, -2) @ values[:, :, some]
-        sums = step if sums is None else sums + step
-        made.append(queries[:, :, some] @ sums)
-    assert sums is not None
-    return _divided(torch.cat(made, 2), v.dtype), State(sums, level)
+        made = [_divided(query(q[:, :, part]) @ state.sums, v.dtype) for part in parts]
+    return torch.cat(made, 2), state
+
+
+def _added(state: State | None, features: Tensor, level: Tensor | None, values: Tensor) -> State:
+    sums = torch.cat([features.transpose(-1, -2) @ values, features.sum(-2)[..., None]], -1)
+    if state is None:
+        return State(sums, level)
+    if level is None or state.level is None:
+        return State(state.sums + sums, level)
+    top = torch.maximum(level, state.level)
+    return State(state.sums * (state.level - top).exp() + sums * (level - top).exp(), top)
 
 
 def _divided(weighted: Tensor, dtype: torch.dtype) -> Tensor:
