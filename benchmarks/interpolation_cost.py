@@ -113,15 +113,7 @@ def _first_frames(path: Path) -> list[np.ndarray]:
 
 def measure_long(tell: Tell, minutes: Sequence[float] = MINUTES) -> dict[str, Any]:
     """Peak memory of doubling the frames of a short and a long clip, each in a process of its own."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="tokenreel-") as folder:
-        for length in minutes:
-            tell(f"  {length} min of {LONG_SIZE[0]}x{LONG_SIZE[1]}")
-            path = str(Path(folder) / "long.mp4")
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                frames = pool.submit(draw_long, path, length).result()
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                rows.append({"minutes": length, "source_frames": frames, **pool.submit(double_long, path).result()})
+    rows = long_runs(double_long, minutes, tell)
     W, H = LONG_SIZE
     return {
         "size": [W, H],
@@ -132,6 +124,20 @@ def measure_long(tell: Tell, minutes: Sequence[float] = MINUTES) -> dict[str, An
         # IMAGE is float32, and the whole of it lies in memory before and after ComfyUI's own node
         "image_bytes": sum(rows[-1][key] for key in ("source_frames", "frames")) * W * H * 12,
     }
+
+
+def long_runs(work: Callable[[str], dict[str, Any]], minutes: Sequence[float], tell: Tell) -> list[dict[str, Any]]:
+    """What `work` tells of drawn clips of these lengths; each is drawn and worked on in processes of their own."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="tokenreel-") as folder:
+        for length in minutes:
+            tell(f"  {length:g} min of {LONG_SIZE[0]}x{LONG_SIZE[1]}")
+            path = str(Path(folder) / "long.mp4")
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                frames = pool.submit(draw_long, path, length).result()
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                rows.append({"minutes": length, "source_frames": frames, **pool.submit(work, path).result()})
+    return rows
 
 
 def draw_long(path: str, minutes: float) -> int:

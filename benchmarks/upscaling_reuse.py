@@ -6,12 +6,9 @@ floating point, and holds all frames in memory as floats, before and after. It i
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,7 @@ from ..video.clips import VideoClip
 from ..video.frames import resize
 from ..video.metrics import psnr
 from ..video.opening import VideoError
-from .interpolation_cost import draw_long
+from .interpolation_cost import LONG_SIZE, long_runs
 
 ENGINE = "x2-m"
 FRAMES = 49  # of a clip, from the first
@@ -204,16 +201,8 @@ def noisy_still(still: np.ndarray, noise: float, upscaler: Upscaler, rng: np.ran
 
 def measure_memory(tell: Tell, minutes: Sequence[float] = MINUTES) -> dict[str, Any]:
     """Peak memory of upscaling 720p to 1440p, a short and a longer clip, each in a process of its own."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="tokenreel-") as folder:
-        for length in minutes:
-            tell(f"  {length:g} min of 1280x720")
-            path = str(Path(folder) / "long.mp4")
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                frames = pool.submit(draw_long, path, length).result()
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                rows.append({"minutes": length, "source_frames": frames, **pool.submit(upscale_long, path).result()})
-    W, H, scale = 1280, 720, 2
+    rows = long_runs(upscale_long, minutes, tell)
+    (W, H), scale = LONG_SIZE, 2
     return {
         "size": [W, H],
         "engine": ENGINE,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..host import files, resources
-from ..host.api import io, ui, video_from_file, video_source
+from ..host.api import io, ui, video_from_file
 from ..host.interp_models import AT_ONCE, CoreInterpolator, SparingInterpolator
-from ..interpolation import Sound, find_cuts, interpolate_clip
+from ..interpolation import find_cuts, interpolate_clip
 from ..models import checkpoint
 from ..models.changed_regions import InBetweens
 from ..models.changed_tiles import THRESHOLD
@@ -16,7 +16,7 @@ from ..video.frame_rates import parse_frame_rate
 from ..video.output_times import MAX_TIMES
 from ..video.retiming import Retiming
 from . import types
-from .sources import clip_sockets, open_clip, result_widgets, sound_of, to_images
+from .sources import carried_sound, clip_sockets, open_clip, result_widgets, to_images
 
 MODES = ("multiply", "frame rate", "timeline")
 ENGINES = ("net", "flow", "blend")
@@ -218,8 +218,7 @@ def _interpolate(
             if wanted.timeline is None:
                 cuts = find_cuts(clip, loop=wanted.loop, repeats=wanted.repeats, **watchers)
             with open_clip(video, images, fps=fps) as again:
-                file, start = sound_of(video)
-                sound = Sound(file, start, video_source(video).duration) if file is not None else None
+                sound = carried_sound(video)
                 return interpolate_clip(again, path, wanted, between, cuts=cuts, sound=sound, **watchers, **options)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..host import resources
 from ..host.api import io, video_source
+from ..interpolation import Sound
 from ..stations import Source
 from ..video.clips import Clip, ImageClip, VideoClip
 from ..video.frame_rates import exact_frame_rate
@@ -112,6 +113,12 @@ def sound_of(video: Any) -> tuple[Source | None, Fraction]:
     source = video_source(video)
     with VideoClip(source.file, start=source.start, duration=source.duration) as clip:
         return (source.file if clip.reader.info.has_audio else None), clip.origin
+
+
+def carried_sound(video: Any) -> Sound | None:
+    """The sound of a VIDEO for a clip of the same length that is made of it; None: no sound."""
+    file, start = sound_of(video)
+    return None if file is None else Sound(file, start, video_source(video).duration)
 
 
 def to_images(frames: list[np.ndarray]) -> torch.Tensor:

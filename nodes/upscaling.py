@@ -6,9 +6,9 @@ import numpy as np
 
 from ..finishing import finish_clip
 from ..host import files, resources
-from ..host.api import io, ui, video_from_file, video_source
+from ..host.api import io, ui, video_from_file
 from ..host.upscale_models import PRECISIONS
-from ..interpolation import Sound, find_cuts
+from ..interpolation import find_cuts
 from ..models.upscale_reuse import REFRESH, THRESHOLD
 from ..models.upscaler import Upscaler
 from ..upscaling import upscale_clip
@@ -18,7 +18,7 @@ from ..video.target_size import FITS, MULTIPLES, TargetSize
 from . import types
 from .interpolating import load_engine as load_interpolator
 from .reports import describe_upscaling
-from .sources import clip_sockets, open_clip, result_widgets, sound_of, to_images
+from .sources import carried_sound, clip_sockets, open_clip, result_widgets, to_images
 from .upscale_engines import ENGINES, from_socket, load_engine
 from .upscale_previews import PreviewingUpscaler, Previews
 
@@ -279,7 +279,7 @@ def _upscaled(
         passes = 2 if joint and timeline is None else 1
         with resources.progress(clip.length and passes * clip.length, "upscale") as bar:
             watchers: dict[str, Any] = {"check": check, "progress": bar.update}
-            options |= {"target": size, "sound": _sound(video), **watchers}
+            options |= {"target": size, "sound": carried_sound(video), **watchers}
             if not joint:
                 return upscale_clip(clip, path, reusing, **options), path, reusing.previews
             cuts = find_cuts(clip, **watchers) if timeline is None else ()
@@ -296,8 +296,3 @@ def _upscaled(
                     **options,
                 )
             return facts, path, reusing.previews
-
-
-def _sound(video: Any) -> Sound | None:
-    file, start = sound_of(video)
-    return Sound(file, start, video_source(video).duration) if file is not None else None

@@ -176,3 +176,19 @@ def _texture(height, width, seed=0):
 def texture():
     """Makes a picture full of detail: `texture(height, width, seed)` -> uint8 `[height, width, 3]`."""
     return _texture
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes uint8 `[T, H, W, 3]` losslessly: `write(frames, pts, name=..., rate=...)` -> path."""
+    from tokenreel.video.writer import VideoWriter
+
+    def call(frames, pts=None, *, name="in.mp4", rate=Fraction(24), time_base=None, last=None, **sound):
+        path = tmp_path / name
+        size = {"width": frames.shape[2], "height": frames.shape[1]}
+        with VideoWriter(path, **size, frame_rate=rate, time_base=time_base, lossless=True, **sound) as writer:
+            writer.write(frames, pts)
+            writer.close(last)
+        return path
+
+    return call

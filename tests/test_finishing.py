@@ -20,7 +20,6 @@ from tokenreel.video.reader import VideoReader
 from tokenreel.video.retiming import Retiming
 from tokenreel.video.target_size import TargetSize
 from tokenreel.video.timeline import FrameTimeline
-from tokenreel.video.writer import VideoWriter
 
 HEIGHT, WIDTH = 48, 64
 MS = Fraction(1, 1000)
@@ -44,18 +43,6 @@ def grey(*levels):
 def levels(frames):
     assert all((frame == frame[0, 0, 0]).all() for frame in frames)
     return frames[:, 0, 0, 0].tolist()
-
-
-@pytest.fixture
-def write(tmp_path):
-    def call(frames, pts=None, *, rate=Fraction(24), time_base=None, audio_source=None):
-        path = tmp_path / "in.mp4"
-        size = {"width": frames.shape[2], "height": frames.shape[1], "lossless": True}
-        with VideoWriter(path, **size, frame_rate=rate, time_base=time_base, audio_source=audio_source) as writer:
-            writer.write(frames, pts)
-        return path
-
-    return call
 
 
 def read(path):

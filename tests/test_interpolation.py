@@ -18,7 +18,6 @@ from tokenreel.video.frames import uint8_to_image
 from tokenreel.video.reader import FrameChunk, VideoError, VideoReader
 from tokenreel.video.retiming import Retiming
 from tokenreel.video.timeline import FrameTimeline
-from tokenreel.video.writer import VideoWriter
 
 HEIGHT, WIDTH = 48, 64
 MS = Fraction(1, 1000)
@@ -39,19 +38,6 @@ def scenes(*lengths):
         picture = np.kron(coarse, np.ones((8, 8, 1), int))
         frames += [picture + 2 * index for index in range(length)]
     return np.stack(frames).astype(np.uint8)
-
-
-@pytest.fixture
-def write(tmp_path):
-    def call(frames, pts=None, *, name="in.mp4", rate=Fraction(24), time_base=None, last=None, **sound):
-        path = tmp_path / name
-        size = {"width": frames.shape[2], "height": frames.shape[1]}
-        with VideoWriter(path, **size, frame_rate=rate, time_base=time_base, lossless=True, **sound) as writer:
-            writer.write(frames, pts)
-            writer.close(last)
-        return path
-
-    return call
 
 
 @pytest.fixture

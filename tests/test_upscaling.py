@@ -16,7 +16,6 @@ from tokenreel.video.clips import ImageClip
 from tokenreel.video.frames import resize, uint8_to_image
 from tokenreel.video.reader import VideoError, VideoReader
 from tokenreel.video.target_size import TargetSize
-from tokenreel.video.writer import VideoWriter
 
 MS = Fraction(1, 1000)
 
@@ -28,19 +27,6 @@ def scene(texture):
     for index, left in enumerate((8, 16, 24, 32, 32, 32)):
         frames[index, 16:24, left : left + 8] = 250
     return frames
-
-
-@pytest.fixture
-def write(tmp_path):
-    def call(frames, pts=None, *, name="in.mp4", rate=Fraction(24), time_base=None, last=None, **sound):
-        path = tmp_path / name
-        size = {"width": frames.shape[2], "height": frames.shape[1]}
-        with VideoWriter(path, **size, frame_rate=rate, time_base=time_base, lossless=True, **sound) as writer:
-            writer.write(frames, pts)
-            writer.close(last)
-        return path
-
-    return call
 
 
 @pytest.fixture
