@@ -16,12 +16,13 @@ NAMES = {
     "shots": "changes of shot in composed reels and in clips, beside PySceneDetect",
     "sampling": "quality after restoring all frames from few, chosen by motion and evenly",
     "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
-    "attention": "time of one attention layer of each kind against the number of tokens",
     "upscaling": "quality of upscaled stills, what reuse saves, interpolation in the same pass, memory, flicker",
+    "generator": "frames made of tokens, between and after known ones; bits of tokens; attention of every kind; memory",
 }
 PARTS = {
     "interpolation": ("quality", "static", "memory", "drift"),
     "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
+    "generator": ("layers",),
 }
 """Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parts",
         nargs="+",
         choices=sorted({part for parts in PARTS.values() for part in parts}),
-        help="of 'interpolation' or 'upscaling' (all that have their folder); others are kept as they were measured",
+        help="of 'interpolation', 'upscaling', 'generator' (all that have their folder); others are kept as they were",
     )
     parser.add_argument("--peers", metavar="DIR", help="folder with other people's weights for 'speed', 'upscaling'")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
     """Runs the benchmark `name`; its figures and where they come from."""
-    from .attention import measure_attention
+    from .generation import measure_generation
     from .interpolation import measure_interpolation
     from .memory import measure_memory
     from .sampling import measure_sampling
@@ -41,7 +41,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "sampling": measure_sampling,
         "interpolation": measure_interpolation,
         "upscaling": measure_upscaling,
-        "attention": measure_attention,
+        "generator": measure_generation,
     }
     return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 

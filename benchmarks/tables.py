@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host.files import write_whole
-from .attention import attention_table
+from .generation_tables import generation_table
 from .interpolation_tables import interpolation_table
 from .markdown import origin, table
 from .results import RESULTS, read_result
@@ -203,7 +203,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "sampling": sampling_table,
     "interpolation": interpolation_table,
     "upscaling": upscaling_table,
-    "attention": attention_table,
+    "generator": generation_table,
 }
 
 

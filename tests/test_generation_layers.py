@@ -1,22 +1,17 @@
 """The time of attention layers is measured by kind and number of tokens."""
 
-import argparse
-
 import pytest
 
-from tokenreel.benchmarks import results
-from tokenreel.benchmarks.attention import _slope, attention_table, measure_attention
+from tokenreel.benchmarks.generation_layers import _slope, measure_layers
 from tokenreel.models.attention import KINDS
 
 
-def test_rows_and_table():
+def test_rows():
     told = []
-    found = measure_attention(argparse.Namespace(), told.append, frames=(1, 2))
+    found = measure_layers(told.append, frames=(1, 2))
     assert [row["tokens"] for row in found["rows"]] == [1024, 2048] and len(told) == 2
     assert all(set(row["seconds"]) == set(KINDS) and min(row["seconds"].values()) > 0 for row in found["rows"])
     assert found["kinds"]["full"]["speedup_at_most_tokens"] == 1 and found["kinds"]["full"]["crossover_tokens"] is None
-    table = attention_table({**results._provenance(), **found})
-    assert "| 2,048 |" in table and "| exponent |" in table
 
 
 def test_exponent_of_a_square():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 
 from ..models.attention import KINDS, TILE, WINDOW, attention
-from .markdown import origin, table
 
 SIDE = 32
 """Rows and columns of tokens: those of 256-pixel frames."""
@@ -21,9 +19,7 @@ SIZE = 64
 _LONG = 2.0  # seconds from which on one run is enough
 
 
-def measure_attention(
-    args: argparse.Namespace, tell: Callable[[str], None], frames: tuple[int, ...] = FRAMES
-) -> dict[str, Any]:
+def measure_layers(tell: Callable[[str], None], frames: tuple[int, ...] = FRAMES) -> dict[str, Any]:
     """Seconds by kind and number of tokens, exponents, and from which number of tokens on a kind beats dense."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -41,7 +37,6 @@ def measure_attention(
             "speedup_at_most_tokens": rows[-1]["seconds"]["full"] / seconds[-1],
         }
     return {
-        "weights": {},
         "heads": 1,
         "head_size": SIZE,
         "side": SIDE,
@@ -81,26 +76,3 @@ def _slope(tokens: list[int], seconds: list[float]) -> float:
     points = [(math.log(n), math.log(s)) for n, s in zip(tokens, seconds, strict=True)][len(tokens) // 2 - 1 :]
     x, y = (sum(each) / len(points) for each in zip(*points, strict=True))
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
-
-
-def attention_table(result: dict[str, Any]) -> str:
-    """Milliseconds by number of tokens, and how each kind grows."""
-    kinds = list(result["kinds"])
-    lines = [
-        [f"{row['tokens']:,}", *(f"{1000 * row['seconds'][kind]:,.1f}" for kind in kinds)] for row in result["rows"]
-    ]
-    facts = {
-        "exponent": lambda each: f"{each['exponent']:.2f}",
-        "faster than full from": lambda each: (
-            "" if each["crossover_tokens"] is None else f"{each['crossover_tokens']:,} tokens"
-        ),
-        "times as fast at the end": lambda each: f"{each['speedup_at_most_tokens']:.1f}x",
-    }
-    lines += [[name, *(text(result["kinds"][kind]) for kind in kinds)] for name, text in facts.items()]
-    text = (
-        f"Milliseconds of one layer with {result['heads']} head of {result['head_size']} channels, float32, on one CPU "
-        f"thread, least of up to five runs; frames of {result['side']}x{result['side']} tokens. full is torch's scaled "
-        f"dot product; a window has {' x '.join(map(str, result['window']))} tokens, a performer "
-        f"{result['performer_features']} features. The exponent is that of the later half of the rows."
-    )
-    return f"{table(['tokens', *kinds], lines)}\n\n{text}\n\n{origin(result)}"
