@@ -24,7 +24,8 @@ from pathlib import Path
 
 from . import IS_COMFYUI
 
-TOKENIZER_FOLDER = "video_tokenizers"  # below ComfyUI's models folder
+TOKENIZER_FOLDER, GENERATOR_FOLDER = "video_tokenizers", "token_generators"  # below ComfyUI's models folder
+MODEL_FOLDERS = (TOKENIZER_FOLDER, GENERATOR_FOLDER)
 MODEL_SUFFIXES = frozenset({".safetensors"})
 _ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
 _WINDOWS_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$")
@@ -52,7 +53,8 @@ class _Folders:
     input: str
     output: str
     temp: str
-    model: str
+    models: dict[str, str]
+    """Of each of MODEL_FOLDERS."""
 
 
 _active: _Folders | None = None
@@ -64,11 +66,13 @@ def session(
     input_dir: str | os.PathLike[str] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     model_dir: str | os.PathLike[str] | None = None,
+    generator_dir: str | os.PathLike[str] | None = None,
 ) -> Iterator[None]:
     """Set the embedded host's folders for the length of a `with` block; its temp folder is removed at the end.
 
-    Defaults: input is the current folder, output is `output` in it, models are in `models/video_tokenizers` in it.
-    The output folder is made when the first file is written. No effect on ComfyUI's folders.
+    Defaults: input is the current folder, output is `output` in it, tokenizers (`model_dir`) are in its
+    `models/video_tokenizers`, generators in its `models/token_generators`. The output folder is made when the first
+    file is written. No effect on ComfyUI's folders.
     """
     global _active
     temp = os.path.realpath(tempfile.mkdtemp(prefix="tokenreel-"))
@@ -78,7 +82,10 @@ def session(
             input=os.path.abspath(input_dir or "."),
             output=os.path.abspath(output_dir or "output"),
             temp=temp,
-            model=os.path.abspath(model_dir or os.path.join("models", TOKENIZER_FOLDER)),
+            models={
+                folder: os.path.abspath(given or os.path.join("models", folder))
+                for folder, given in zip(MODEL_FOLDERS, (model_dir, generator_dir), strict=True)
+            },
         ),
     )
     try:
@@ -116,18 +123,18 @@ def temp_dir() -> str:
     return folder_paths.get_temp_directory()
 
 
-def model_dirs() -> list[str]:
-    """The folders with tokenizer weights that people put there themselves; they need not exist."""
+def model_dirs(folder: str = TOKENIZER_FOLDER) -> list[str]:
+    """The folders with weights of that kind that people put there themselves; they need not exist."""
     if not IS_COMFYUI:
-        return [_folders().model]
+        return [_folders().models[folder]]
     import folder_paths
 
     register_model_folders()
-    return folder_paths.get_folder_paths(TOKENIZER_FOLDER)
+    return folder_paths.get_folder_paths(folder)
 
 
 def register_model_folders() -> None:
-    """Make `models/video_tokenizers` known to ComfyUI; no effect on the embedded host.
+    """Make the folders of MODEL_FOLDERS in `models` known to ComfyUI; no effect on the embedded host.
 
     May be called often. Call it in `on_load`, and in `get_node_list` too: ComfyUI 0.3.64 does not call the former.
     """
@@ -135,11 +142,12 @@ def register_model_folders() -> None:
         return
     import folder_paths
 
-    folder = os.path.join(folder_paths.models_dir, TOKENIZER_FOLDER)
-    # extra_model_paths.yaml may have named folders before us, but with no suffixes
-    paths, suffixes = folder_paths.folder_names_and_paths.get(TOKENIZER_FOLDER, ([], set()))
-    paths = list(paths) if folder in paths else [*paths, folder]
-    folder_paths.folder_names_and_paths[TOKENIZER_FOLDER] = (paths, set(suffixes) | MODEL_SUFFIXES)
+    for name in MODEL_FOLDERS:
+        folder = os.path.join(folder_paths.models_dir, name)
+        # extra_model_paths.yaml may have named folders before us, but with no suffixes
+        paths, suffixes = folder_paths.folder_names_and_paths.get(name, ([], set()))
+        paths = list(paths) if folder in paths else [*paths, folder]
+        folder_paths.folder_names_and_paths[name] = (paths, set(suffixes) | MODEL_SUFFIXES)
 
 
 def resolve_input(name: str) -> str:
@@ -156,17 +164,15 @@ def resolve_input(name: str) -> str:
     return path
 
 
-def resolve_model(name: str) -> str:
-    """The absolute path of the weights `name` in the model folders. Raises `FileNameError`."""
+def resolve_model(name: str, folder: str = TOKENIZER_FOLDER) -> str:
+    """The absolute path of the weights `name` in the model folders of a kind. Raises `FileNameError`."""
     if os.path.splitext(name)[1].lower() not in MODEL_SUFFIXES:
         raise FileNameError(f"Weights {_short(name)} are not a .safetensors file. Convert them to safetensors first.")
-    for root in model_dirs():
+    for root in model_dirs(folder):
         path = contained(root, name)
         if os.path.isfile(path):
             return path
-    raise FileNameError(
-        f"No weights {_short(name)} in {TOKENIZER_FOLDER}. Found: {', '.join(list_models()) or 'none'}."
-    )
+    raise FileNameError(f"No weights {_short(name)} in {folder}. Found: {', '.join(list_models(folder)) or 'none'}.")
 
 
 def contained(root: str, name: str) -> str:
@@ -235,9 +241,9 @@ def list_input_suffix(suffix: str) -> list[str]:
     return [name for name in _names(input_dir()) if name.lower().endswith(suffix)]
 
 
-def list_models() -> list[str]:
-    """Sorted names of the weights in the model folders."""
-    found = {name for root in model_dirs() for name in _names(root)}
+def list_models(folder: str = TOKENIZER_FOLDER) -> list[str]:
+    """Sorted names of the weights in the model folders of a kind."""
+    found = {name for root in model_dirs(folder) for name in _names(root)}
     return sorted(name for name in found if os.path.splitext(name)[1].lower() in MODEL_SUFFIXES)
 
 

@@ -17,6 +17,9 @@ InterpModel = io.Custom("INTERP_MODEL")
 UpscaleModel = io.Custom("UPSCALE_MODEL")
 """ComfyUI's: any network that spandrel opens, from its Load Upscale Model."""
 
+TokenGenerator = io.Custom("TOKEN_GENERATOR")
+"""`models.generator.TokenGenerator`: the network that makes tokens from tokens, with the digest of their tokenizer."""
+
 MotionField = io.Custom("MOTION_FIELD")
 """Tensor float `[T, H, W, 2]`, (dx, dy) in pixels: frame t at (y, x) was at (y + dy, x + dx) in frame t - 1. Not core's
 OPTICAL_FLOW, which carries a network that estimates flow, not a field."""

@@ -154,6 +154,8 @@ files.register_model_folders()
 files.register_model_folders()
 paths, suffixes = folder_paths.folder_names_and_paths["video_tokenizers"]
 seen["models"] = [len(paths), sorted(suffixes), files.model_dirs() == paths]
+paths, suffixes = folder_paths.folder_names_and_paths["token_generators"]
+seen["generators"] = [len(paths), sorted(suffixes), files.model_dirs("token_generators") == paths]
 open(os.path.join(base, "input", "a.mp4"), "wb").close()
 with files.output_path("sub/x", ".txt") as file:
     open(file.path, "w").write("x")
@@ -222,6 +224,7 @@ class TestInComfyUI:
 
     def test_folders(self, in_comfyui):
         assert in_comfyui["models"] == [1, [".safetensors"], True]
+        assert in_comfyui["generators"] == [1, [".safetensors"], True]
         assert in_comfyui["files"] == [True, "sub/x_00001_.txt"]
 
     def test_resources(self, in_comfyui):

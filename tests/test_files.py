@@ -180,6 +180,18 @@ def test_lists(folders):
         files.resolve_model("n.safetensors")
 
 
+def test_each_kind_of_weights_has_its_folder(tmp_path):
+    (tmp_path / "g.safetensors").write_bytes(b"g")
+    with files.session(model_dir=tmp_path / "none", generator_dir=tmp_path):
+        assert files.list_models() == [] and files.list_models(files.GENERATOR_FOLDER) == ["g.safetensors"]
+        found = files.resolve_model("g.safetensors", files.GENERATOR_FOLDER)
+        assert Path(found).read_bytes() == b"g"
+        with pytest.raises(FileNameError, match=r"No weights 'h\.safetensors' in token_generators\. Found: g"):
+            files.resolve_model("h.safetensors", files.GENERATOR_FOLDER)
+        with pytest.raises(FileNameError, match=r"in video_tokenizers\. Found: none"):
+            files.resolve_model("g.safetensors")
+
+
 def test_lists_of_folders_that_do_not_exist(tmp_path):
     with files.session(input_dir=tmp_path / "none", model_dir=tmp_path / "none"):
         assert files.list_inputs("video") == [] and files.list_models() == []
