@@ -39,6 +39,8 @@ MODELS: Mapping[str, tuple[type[nn.Module], Any]] = {
 }
 TOKENIZERS = ("image_tokenizer", "video_tokenizer")
 """Kinds that make tokens by themselves."""
+GENERATORS = ("hybrid", "full", "linear", "performer", "window", "small")
+"""Names of the generators that come with the pack; all but the first are of one small size, "small" a hybrid too."""
 
 
 class CheckpointError(ValueError):
@@ -231,6 +233,20 @@ def load_upscaler(
             raise CheckpointError(f"No upscaler {path!r} comes with the pack. Supported are {', '.join(shipped)}.")
         path = shipped[path]
     return NetUpscaler(load_checkpoint(path, "upscaler"), device, dtype)
+
+
+def load_generator(path: Path | str = "hybrid", operations: ModuleType | Any = nn) -> TokenGenerator:
+    """The generator of tokens in a checkpoint of ours, or a shipped one by name, to be run only.
+
+    Raises CheckpointError for anything else.
+    """
+    if isinstance(path, str):
+        if path not in GENERATORS:
+            raise CheckpointError(f"No generator {path!r} comes with the pack. Supported are {', '.join(GENERATORS)}.")
+        path = WEIGHTS / ("generator.safetensors" if path == GENERATORS[0] else f"generator_{path}.safetensors")
+    net: TokenGenerator = load_checkpoint(path, "generator", operations)
+    net.tokenizer_digest = read_metadata(path).get("trained_with", "")
+    return net.requires_grad_(False)
 
 
 def load_tokenizer(path: Path | None = None, residual: Path | None = None) -> VideoTokenizer:

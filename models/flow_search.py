@@ -250,3 +250,17 @@ def flow_at(motion: Motion, time: Tensor) -> tuple[Tensor, Tensor]:
     one, two = one * (1 - time) + 0.02, two * time + 0.02
     path = F.interpolate(path, scale_factor=2, mode="bilinear") * 2
     return torch.cat([-time * path, (1 - time) * path], 1), one / (one + two)
+
+
+def flow_after(motion: Motion, later: Tensor) -> tuple[Tensor, Tensor]:
+    """Flow `[B, 2, H, W]` in pixels from the frame that is `later` `[B, 1, 1, 1]` to the second, if all moves on.
+
+    `later` counts from the second frame, in distances of the two. With it the weight `[B, 1, H, W]` of what was thrown
+    to each place: near 0 where the motion is not believed or nothing came.
+    """
+    path, weight = motion.second, motion.weights[1]
+    values = torch.cat([path * weight, weight], 1).expand(len(later), -1, -1, -1)
+    thrown = _throw(values, path * later)
+    moved = local_mean(_filled(thrown[:, :2], thrown[:, 2:]), 5)
+    flow, weight = (F.interpolate(each, scale_factor=2, mode="bilinear") for each in (moved * 2, thrown[:, 2:]))
+    return -later * flow, weight

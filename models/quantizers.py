@@ -54,6 +54,10 @@ class FSQ(nn.Module):
         change = torch.rand_like(bounded) - 0.5 if noise else (bounded.round() - bounded).detach()
         return (bounded + change) / self._half_width(latents)
 
+    def unrounded(self, latents: Tensor) -> Tensor:
+        """Codes `[B, d, ...]` before rounding, on the scale of `forward`."""
+        return self.bound(latents) / self._half_width(latents)
+
     def _half_width(self, like: Tensor) -> Tensor:
         return self._per_dimension(self._levels // 2, like).to(like.dtype)
 
@@ -73,3 +77,7 @@ class FSQ(nn.Module):
         """Indices `[...]` -> int64 `[..., d]`: the level in each dimension, from 0."""
         levels, radix = (each.to(indices.device) for each in (self._levels, self._radix))
         return indices.unsqueeze(-1) // radix % levels
+
+    def digits_to_indices(self, digits: Tensor) -> Tensor:
+        """int64 `[..., d]` -> indices `[...]`; inverts digits."""
+        return (digits * self._radix.to(digits.device)).sum(-1)

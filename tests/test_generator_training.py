@@ -2,67 +2,121 @@
 
 import re
 import sys
-from itertools import pairwise
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tokenreel.models.checkpoint import load_checkpoint
+from tokenreel.models.checkpoint import load_generator, load_tokenizer
+from tokenreel.models.generator import token_bits
 from tokenreel.models.quantizers import FSQ
+from tokenreel.models.token_guess import EXTRA, NONE
 from tokenreel.training import generator
-from tokenreel.training.generator import TokenClips, bits
+from tokenreel.training.data import ClipPack
+from tokenreel.training.generator import TokenExamples
+from tokenreel.training.token_clips import AHEAD, GAPS, Examples
 
 
 @pytest.fixture
-def tokens(tmp_path):
-    rows = torch.arange(3 * 17 * 4 * 4).view(3, 17, 4, 4).mul(977) % 64000
-    save_file({"one": rows.to(torch.int32), "two": rows.flip(1).to(torch.int32)}, tmp_path / "tokens.safetensors")
-    return tmp_path / "tokens.safetensors"
+def shards(tmp_path):
+    made = {}
+    for number in range(12):
+        name, frames = (f"between.5.1.{number}", 5) if number % 2 else (f"after.6.2.{number}", 6)
+        made[f"{name}.tokens"] = (torch.arange(frames * 64).view(frames, 8, 8) * 977 + number).remainder(64000).int()
+        made[f"{name}.guess"] = torch.rand(frames, 8, 8, 6 + EXTRA).half()
+    save_file(made, tmp_path / "000.safetensors", {"tokenizer": "ab" * 32})
+    return tmp_path
 
 
-class TestClips:
-    def test_frames_follow_each_other(self, tokens):
-        clips = TokenClips(tokens, 0)
-        batch = clips.batch(16, 5)
-        assert batch.shape == (16, 5, 4, 4)
-        known = list(clips.clips[0].flatten(0, 1).long())
-        for clip in batch:
-            places = [next(i for i, each in enumerate(known) if torch.equal(each, frame)) for frame in clip]
-            steps = {after - before for before, after in pairwise(places)}
-            assert len(steps) == 1 and abs(steps.pop()) in (1, 2)
+class TestExamples:
+    def test_are_cut_from_a_pack(self, tmp_path):
+        frames = torch.randint(256, (34, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        save_file({"clip": frames}, tmp_path / "pack.safetensors", {"run": "17"})
+        tokenizer = load_tokenizer()
+        drawn = Examples(ClipPack(tmp_path / "pack.safetensors"), tokenizer.image, 32, 0)
+        for _ in range(8):
+            name, tokens, guessed = drawn.one()
+            task, length, first = name.split(".")
+            assert tokens.shape == (int(length), 4, 4) and guessed.shape == (int(length), 4, 4, 6 + EXTRA)
+            assert int(length) - 1 in GAPS if task == "between" else int(length) == int(first) + AHEAD
+            codes = tokenizer.image.quantizer.indices_to_codes(tokens.long()).movedim(1, -1)
+            given = [*range(int(first)), *([int(length) - 1] if task == "between" else [])]
+            assert torch.allclose(guessed[given][..., :-EXTRA].float(), codes[given], atol=1e-3)
 
-    def test_something_is_asked_for_and_something_known(self, tokens):
-        masks = TokenClips(tokens, 0).masks(torch.Size((64, 9, 4, 4)))
-        known = masks.flatten(1).float().mean(1)
-        assert known.max() < 1 and (known > 0).sum() > 55
-        whole = masks.flatten(2).all(-1)
-        assert (whole[:, 0] & whole[:, -1]).any() and (whole[:, 0] & ~whole[:, -1]).any()
+    def test_are_of_one_task_a_batch(self, shards):
+        examples = TokenExamples(shards, 0)
+        assert examples.digest == "ab" * 32
+        seen = set()
+        for _ in range(60):
+            batch = examples.batch(3, 4)
+            assert batch.tokens.shape == (3, batch.tokens.shape[1], 4, 4) == batch.guess.shape[:4]
+            whole = batch.known.flatten(2).all(-1)
+            assert not batch.known.flatten(1).all(1).any() and batch.known.flatten(1).any(1).all()
+            if not whole.any():
+                seen.add("hole")
+                assert (batch.guess[..., -EXTRA:] == NONE).all() and batch.guess[..., :-EXTRA].abs().max() == 0
+            else:
+                seen.add(batch.tokens.shape[1])
+                assert whole[:, 0].all() and (whole[:, -1].all() or whole[:, 1].all())
+        assert seen == {5, 6, "hole"}
 
-    def test_some_known_tokens_are_off_by_a_level(self, tokens):
-        clips, fsq = TokenClips(tokens, 0), FSQ((8, 8, 8, 5, 5, 5))
-        batch = clips.batch(8, 9)
-        known = clips.masks(batch.shape)
-        off = clips.off(batch, known, fsq)
-        changed = (fsq.digits(off) - fsq.digits(batch)).abs()
-        assert changed.sum(-1).max() == 1 and not changed[~known].any()
-        assert 0.02 < changed.sum(-1)[known].float().mean() < 0.1
+    def test_tokens_and_guess_are_cut_alike(self, shards):
+        examples = TokenExamples(shards, 0)
+        for _ in range(20):
+            batch = examples.batch(1, 4)
+            if not batch.guess[..., :-EXTRA].any():
+                continue
+            length = batch.tokens.shape[1]
+            pairs = next(pairs for name, pairs in examples.groups.items() if f".{length}." in name)
+            wanted = [
+                (row, column)
+                for tokens, _ in pairs
+                for row in range(5)
+                for column in range(5)
+                if torch.equal(tokens[:, row : row + 4, column : column + 4].long(), batch.tokens[0])
+            ]
+            (row, column) = wanted[0]
+            cut = [guess[:, row : row + 4, column : column + 4].float() for _, guess in pairs]
+            assert any(torch.equal(each, batch.guess[0]) for each in cut)
+
+    def test_new_shards_are_found(self, shards):
+        examples = TokenExamples(shards, 0)
+        before = sum(map(len, examples.groups.values()))
+        (shards / "001.safetensors").write_bytes((shards / "000.safetensors").read_bytes())
+        examples.look()
+        assert sum(map(len, examples.groups.values())) == 2 * before
+
+    def test_an_empty_folder(self, tmp_path):
+        with pytest.raises(ValueError, match=r"tokenreel\.training\.token_clips"):
+            TokenExamples(tmp_path, 0)
+
+    def test_some_known_tokens_are_off_by_a_level(self, shards):
+        examples, fsq = TokenExamples(shards, 0), FSQ((8, 8, 8, 5, 5, 5))
+        batch = examples.batch(8, 8)
+        off = examples.off(batch.tokens, batch.known, fsq)
+        changed = (fsq.digits(off) - fsq.digits(batch.tokens)).abs()
+        assert changed.sum(-1).max() == 1 and not changed[~batch.known].any()
+        assert 0.01 < changed.sum(-1)[batch.known].float().mean() < 0.1
 
     def test_bits_of_an_even_guess(self):
         fsq = FSQ((4, 2))
         logits = torch.zeros(1, 2, 2, 2, 4), torch.zeros(1, 2, 2, 2, 2)
-        assert torch.allclose(bits(logits, fsq.digits(torch.randint(8, (1, 2, 2, 2)))), torch.tensor(3.0))
+        assert torch.allclose(token_bits(logits, fsq.digits(torch.randint(8, (1, 2, 2, 2)))), torch.tensor(3.0))
 
 
-def test_a_short_run_learns_and_resumes(tokens, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "g.safetensors"
-    options = f"--tokens {tokens} --out {out} --state {tmp_path / 'g.state'} --every 2 --batch 2 --length 5 --width 16 "
-    options += "--depth 2 --device cpu --pattern linear,window --name tiny --minutes "
-    monkeypatch.setattr(sys, "argv", ["generator", *options.split(), "0.05"])
+def test_a_short_run_learns_and_resumes(shards, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "made" / "g.safetensors"
+    out.parent.mkdir()
+    options = (
+        f"--tokens {shards} --out {out} --state {out.with_suffix('.state')} --every 2 --batch 2 --side 4 --width 16"
+    )
+    options += " --depth 2 --device cpu --pattern linear,window --name tiny --minutes 5 --steps "
+    monkeypatch.setattr(sys, "argv", ["generator", *options.split(), "4"])
     generator.main()
     steps = [int(each) for each in re.findall(r"step (\d+)", capsys.readouterr().out)]
-    assert steps and load_checkpoint(out, "generator").config.pattern == ("linear", "window")
-    monkeypatch.setattr(sys, "argv", ["generator", *options.split(), "0.08"])
+    net = load_generator(out)
+    assert steps == [2, 4] and net.config.pattern == ("linear", "window") and net.tokenizer_digest == "ab" * 32
+    monkeypatch.setattr(sys, "argv", ["generator", *options.split(), "8"])
     generator.main()
     more = [int(each) for each in re.findall(r"step (\d+)", capsys.readouterr().out)]
-    assert more and more[0] > steps[-1]
+    assert more == [6, 8]

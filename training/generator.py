@@ -1,80 +1,112 @@
 """Trains the generator of tokens.
 
-`python -m tokenreel.training.generator --tokens tokens.safetensors --minutes 60`
+`python -m tokenreel.training.generator --tokens tokens --minutes 60`
 
-Each clip of a batch is masked for one of the three tasks: frames between known ones, frames after known ones, or single
-tokens. Of what is asked for, a random share is known too, as it is half way through decoding. Some known tokens are off
-by a level, as generated ones are. Tokens that differ from the frame before count more: what stands still is easy.
+Each batch is of one task: frames between two known ones, frames after known ones, or areas of frames that are known
+but for them. Of what is asked for, a random share is known too in some, as it is half way through decoding. Some known
+tokens are off by a level, as generated ones are. Tokens that differ from the frame before count more: what stands still
+is easy. Half of the loss is that of each digit for itself, half that of each digit given those before it.
 """
 
 import argparse
-import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
 from ..models.checkpoint import save_checkpoint
-from ..models.generator import GeneratorConfig, TokenGenerator
+from ..models.generator import GeneratorConfig, TokenGenerator, token_bits
 from ..models.quantizers import FSQ
+from ..models.token_guess import EXTRA, NONE
 from .arguments import training_parser
 from .optimizer import Average, build_optimizers, descend, load_state, save_state
 
 MOVING = 3.0
 """What a token counts that differs from the frame before."""
-OFF = 0.08
+OFF = 0.05
 """Share of the known tokens that are off by a level."""
 FURTHEST = 96
 """Rows and columns that crops are taken to lie from the corner, at most: 96 are 768 pixels."""
-MOST_STEP = 2
-"""From every frame to every second one."""
+_SPOTTED = 0.2  # share of the clips of which single tokens are known beside whole frames
+_HOLED = 0.15  # share of the batches in which areas are asked for
 
 
-class TokenClips:
-    """Clips of tokens; every clip is drawn equally often."""
+class Batch(NamedTuple):
+    """Tokens int64 `[B, t, h, w]`, what is known of them, the guess `[B, t, h, w, d]`."""
 
-    def __init__(self, path: Path, seed: int):
-        with safe_open(path, "pt") as file:
-            self.clips = [file.get_tensor(name) for name in sorted(file.keys())]
+    tokens: Tensor
+    known: Tensor
+    guess: Tensor
+
+
+class TokenExamples:
+    """The examples of a folder of shards; new shards are found as they come."""
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.read = folder, set[Path]()
+        self.groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.digest = ""
         self.generator = torch.Generator().manual_seed(seed)
+        self.look()
+        if not self.groups:
+            raise ValueError(f"No shards in {folder}. Build them with python -m tokenreel.training.token_clips.")
+
+    def look(self) -> None:
+        """Reads shards that were not there before."""
+        for path in sorted(set(self.folder.glob("*.safetensors")) - self.read):
+            with safe_open(path, "pt") as file:
+                self.digest = file.metadata()["tokenizer"]
+                keys = list(file.keys())
+                for name in sorted(key.removesuffix(".tokens") for key in keys if key.endswith(".tokens")):
+                    pair = file.get_tensor(f"{name}.tokens"), file.get_tensor(f"{name}.guess")
+                    self.groups.setdefault(name.rpartition(".")[0], []).append(pair)
+            self.read.add(path)
 
     def draw(self, high: int) -> int:
         """0 up to below `high`."""
         return int(torch.randint(max(1, high), (1,), generator=self.generator))
 
-    def batch(self, count: int, length: int) -> Tensor:
-        """int64 `[count, length, h, w]`, in either direction of time."""
-        return torch.stack([self._one(length) for _ in range(count)])
-
-    def _one(self, length: int) -> Tensor:
-        clip = self.clips[self.draw(len(self.clips))]
-        run = clip[self.draw(len(clip))]
-        step = 1 + self.draw(min(MOST_STEP, (len(run) - 1) // max(1, length - 1)))
-        first = self.draw(len(run) - (length - 1) * step)
-        index = torch.arange(length).mul(step).add(first).clamp(max=len(run) - 1)
-        return run[index.flip(0) if self.draw(2) else index].long()
-
-    def masks(self, shape: torch.Size) -> Tensor:
-        """bool: what is known of a batch `[B, t, h, w]`; never all of a clip."""
-        known = torch.zeros(shape, dtype=torch.bool)
-        t = shape[1]
+    def batch(self, count: int, side: int) -> Batch:
+        """Crops of `side` x `side` tokens of examples of one task."""
+        sizes = torch.tensor([float(len(each)) for each in self.groups.values()])
+        name = list(self.groups)[int(torch.multinomial(sizes, 1, generator=self.generator))]
+        task, _, first = name.split(".")
+        tokens, guesses = [], []
+        for _ in range(count):
+            indices, guess = self.groups[name][self.draw(len(self.groups[name]))]
+            rows, columns = (slice(i, i + side) for i in (self.draw(n - side + 1) for n in indices.shape[1:]))
+            tokens.append(indices[:, rows, columns].long())
+            guesses.append(guess[:, rows, columns].float())
+        made, guess = torch.stack(tokens), torch.stack(guesses)
+        known = torch.zeros(made.shape, dtype=torch.bool)
+        if self._chance(_HOLED):
+            for each in known:
+                each[:] = ~self._hole(each.shape[1:])
+            guess = torch.zeros_like(guess)
+            guess[..., -EXTRA:] = NONE
+            return Batch(made, known, guess)
+        known[:, : int(first)] = True
+        if task == "between":
+            known[:, -1] = True
         for each in known:
-            task = self.draw(5)
-            if task < 2:  # between
-                gap, first = 2 + self.draw(min(7, t - 2)), 0
-                first = self.draw(gap)
-                each[first::gap] = True
-                each[0] |= bool(self.draw(2))
-                each[-1] |= bool(self.draw(2))
-            elif task < 4:  # after
-                each[: 1 + self.draw(t - 1)] = True
-            share = torch.rand(1, generator=self.generator).item() ** (2 if task < 4 else 0.7)
-            shown = share if self.draw(3) or task == 4 else 0.0
-            each |= torch.rand(shape[1:], generator=self.generator) < shown * 0.95
-        return known
+            if self._chance(_SPOTTED):
+                share = torch.rand(1, generator=self.generator)
+                each |= torch.rand(each.shape, generator=self.generator) < share * 0.95
+        return Batch(made, known, guess)
+
+    def _chance(self, share: float) -> bool:
+        return bool(torch.rand(1, generator=self.generator) < share)
+
+    def _hole(self, shape: torch.Size) -> Tensor:
+        """bool `[h, w]`: a rectangle of at most three quarters of each side."""
+        hole = torch.zeros(shape, dtype=torch.bool)
+        height, width = (1 + self.draw(3 * side // 4) for side in shape)
+        row, column = self.draw(shape[0] - height + 1), self.draw(shape[1] - width + 1)
+        hole[row : row + height, column : column + width] = True
+        return hole
 
     def off(self, indices: Tensor, known: Tensor, fsq: FSQ) -> Tensor:
         """`indices` of which some known ones are off by a level in one digit."""
@@ -89,61 +121,68 @@ class TokenClips:
         return torch.where(picked, indices + (moved - here) * radix[place], indices)
 
 
-def bits(logits: tuple[Tensor, ...], digits: Tensor) -> Tensor:
-    """Bits of each token `[B, t, h, w]`."""
-    each = [
-        F.cross_entropy(part.float().flatten(0, -2), digits[..., i].flatten(), reduction="none")
-        for i, part in enumerate(logits)
-    ]
-    return torch.stack(each).sum(0).view(digits.shape[:-1]) / math.log(2)
-
-
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
-    pattern = tuple(args.pattern.split(","))
-    model = TokenGenerator(GeneratorConfig(width=args.width, depth=args.depth, pattern=pattern)).to(device)
+    config = GeneratorConfig(
+        width=args.width,
+        depth=args.depth,
+        widen=args.widen,
+        pattern=tuple(args.pattern.split(",")),
+        digit_width=args.digit_width,
+    )
+    model = TokenGenerator(config).to(device)
     fsq, average = model.fsq, Average(model)
     optimizers = build_optimizers(model, args.lr, args.muon_lr)
     step, before = load_state(args.state, model, average, optimizers)
-    clips = TokenClips(args.tokens, args.seed + step)
-    run = torch.compile(model, dynamic=False) if args.compile else model
+    examples = TokenExamples(args.tokens, args.seed + step)
+    run = torch.compile(model) if args.compile else model
     started, costs = time.monotonic(), []
-    while (seconds := before + time.monotonic() - started) < args.minutes * 60:
-        whole = clips.batch(args.batch, args.length)
-        known = clips.masks(whole.shape)
-        shown = clips.off(whole, known, fsq)
-        whole, known, shown = (each.to(device) for each in (whole, known, shown))
+    while (seconds := before + time.monotonic() - started) < args.minutes * 60 and step < (args.steps or step + 1):
+        batch = examples.batch(args.batch, args.side)
+        shown = examples.off(batch.tokens, batch.known, fsq)
+        tokens, known, guess, shown = (each.to(device) for each in (*batch, shown))
+        at = 0, examples.draw(FURTHEST), examples.draw(FURTHEST)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            logits = run(shown, known, (0, clips.draw(FURTHEST), clips.draw(FURTHEST)))
-        cost = bits(logits, fsq.digits(whole))
-        asked = ~known
+            single, chained = run(shown, known, guess, tokens, at)
+        digits, asked = fsq.digits(tokens), ~known
+        alone, cost = token_bits(single, digits), token_bits(chained, digits)
         moving = torch.zeros_like(known)
-        moving[:, 1:] = whole[:, 1:] != whole[:, :-1]
+        moving[:, 1:] = tokens[:, 1:] != tokens[:, :-1]
         weight = asked * (1 + (MOVING - 1) * moving)
-        loss = (cost * weight).sum() / weight.sum().clamp(min=1)
+        loss = ((alone + cost) / 2 * weight).sum() / weight.sum().clamp(min=1)
         loss.backward()
-        descend(model, optimizers, seconds / (args.minutes * 60), step)
+        spent = step / args.steps if args.steps else seconds / (args.minutes * 60)
+        descend(model, optimizers, spent, step)
         average.update(model, step)
-        costs.append([(cost.detach() * part).sum() / part.sum().clamp(min=1) for part in (asked, asked & moving)])
+        measured = [
+            (each.detach() * part).sum() / part.sum()
+            for each, part in ((cost, asked), (cost, asked & moving), (alone, asked))
+        ]
+        costs.append(torch.stack(measured).nan_to_num())
         step += 1
         if step % args.every == 0:
-            mean = torch.tensor(costs).mean(0)
-            print(f"step {step} {seconds:.0f} s: {mean[0]:.3f} bits a token, moving {mean[1]:.3f}", flush=True)
+            mean = torch.stack(costs).mean(0)
+            told = f"{mean[0]:.3f} bits a token, moving {mean[1]:.3f}, each digit for itself {mean[2]:.3f}"
+            print(f"step {step} {seconds:.0f} s: {told}", flush=True)
             costs.clear()
+            examples.look()
             save_state(args.state, model, average, optimizers, step, seconds)
-            save_checkpoint(args.out, average.model, "generator", args.name)
-    save_state(args.state, model, average, optimizers, step, args.minutes * 60)
-    save_checkpoint(args.out, average.model, "generator", args.name)
+            save_checkpoint(args.out, average.model, "generator", args.name, trained_with=examples.digest)
+    save_state(args.state, model, average, optimizers, step, before + time.monotonic() - started)
+    save_checkpoint(args.out, average.model, "generator", args.name, trained_with=examples.digest)
 
 
 def main() -> None:
     parser = training_parser(__doc__, "generator", data="tokens", built_by="tokenreel.training.token_clips")
     parser.add_argument("--muon-lr", type=float, default=0.01)
+    parser.add_argument("--steps", type=int, help="end after so many steps, if there is time: to compare kinds")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--length", type=int, default=9, help="frames of a clip")
+    parser.add_argument("--side", type=int, default=12, help="rows and columns of tokens of a crop")
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--widen", type=int, default=3)
+    parser.add_argument("--digit-width", type=int, default=64)
     parser.add_argument("--pattern", default="linear,linear,linear,window", help="attention of the blocks, in turn")
     train(parser.parse_args())
 
