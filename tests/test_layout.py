@@ -19,6 +19,7 @@ FILES = (
     "interpolation",
     "upscaling",
     "finishing",
+    "generation",
     "rate_distortion",
     "svg_plots",
     "demo_report",
@@ -37,6 +38,7 @@ EVERYTHING_BELOW = {
     "interpolation",
     "upscaling",
     "finishing",
+    "generation",
     "rate_distortion",
 }
 MAY_IMPORT = {
@@ -51,6 +53,7 @@ MAY_IMPORT = {
     "interpolation": {"stations", "models", "video"},
     "upscaling": {"interpolation", "stations", "models", "video"},
     "finishing": {"interpolation", "stations", "models", "video"},
+    "generation": {"stations", "models", "tokens", "video"},
     "rate_distortion": {"stations", "models", "tokens", "video"},
     "training": EVERYTHING_BELOW,
     "benchmarks": EVERYTHING_BELOW,
