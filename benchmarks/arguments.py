@@ -22,7 +22,7 @@ NAMES = {
 PARTS = {
     "interpolation": ("quality", "static", "memory", "drift"),
     "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
-    "generator": ("layers",),
+    "generator": ("between", "continue", "bits", "kinds", "memory", "layers"),
 }
 """Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of 'interpolation', 'upscaling', 'generator' (all that have their folder); others are kept as they were",
     )
     parser.add_argument("--peers", metavar="DIR", help="folder with other people's weights for 'speed', 'upscaling'")
+    parser.add_argument("--generator", metavar="FILE", help="weights that 'generator' measures (the shipped ones)")
     parser.add_argument("--json", metavar="FILE", help="write the figures of one benchmark here")
     parser.add_argument("--frames", type=_at_least(1), default=65, metavar="N", help="of each clip at most (65)")
     parser.add_argument("--size", type=_at_least(16), default=256, metavar="S", help="side of the centre square (256)")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..models.attention import KINDS, TILE, WINDOW, attention
+from .generation_clips import one_thread
 
 SIDE = 32
 """Rows and columns of tokens: those of 256-pixel frames."""
@@ -21,12 +22,8 @@ _LONG = 2.0  # seconds from which on one run is enough
 
 def measure_layers(tell: Callable[[str], None], frames: tuple[int, ...] = FRAMES) -> dict[str, Any]:
     """Seconds by kind and number of tokens, exponents, and from which number of tokens on a kind beats dense."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = [_row(count, tell) for count in frames]
-    finally:
-        torch.set_num_threads(threads)
     kinds = {}
     for kind in KINDS:
         seconds = [row["seconds"][kind] for row in rows]
