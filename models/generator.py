@@ -29,6 +29,7 @@ SPAN = 16
 """Frames from which on a known frame counts as far away."""
 HINTS = 3
 """What a token is told: the code in the nearest known frame before, the one after, and the guess."""
+_AT_ONCE = 1 << 21  # values of frames that are widened at a time
 _WAVES = 8  # sines and cosines that say where along an axis a token lies
 _BELIEVED = (0.3, 0.3, 0.7)  # how sharply the hints count before anything is learned
 
@@ -120,9 +121,13 @@ class _Channels(nn.Module):
         self.narrow = operations.Linear(wide, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        B, t = x.shape[:2]
-        y = self.widen(x).flatten(0, 1).permute(0, 3, 1, 2)
-        y = self.near(y).permute(0, 2, 3, 1).unflatten(0, (B, t))
+        """`[B, t, h, w, C]` -> the same; some frames at a time, as what is wide takes much memory."""
+        frames = x.flatten(0, 1)
+        parts = frames.split(max(1, _AT_ONCE // frames[0].numel()))
+        return torch.cat([self._mixed(part) for part in parts]).unflatten(0, x.shape[:2])
+
+    def _mixed(self, frames: Tensor) -> Tensor:
+        y = self.near(self.widen(frames).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         gate, value = y.chunk(2, -1)
         return self.narrow(F.silu(gate) * value)
 
@@ -168,6 +173,9 @@ class _Digits(nn.Module):
         told = [sum(config.levels[:i]) + i * HINTS for i in range(len(config.levels))]
         self.earlier = nn.ModuleList(operations.Linear(count, self.size, bias=False) for count in told[1:])
         self.out = nn.ModuleList(operations.Linear(self.size, level + HINTS) for level in config.levels)
+        self.offset = operations.Linear(len(config.levels) * self.size, len(config.levels))
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
         believed = torch.tensor(_BELIEVED).expm1().log()  # softplus of it is _BELIEVED
         for name, value in self.out.named_parameters():
             with torch.no_grad():
@@ -241,15 +249,28 @@ class TokenGenerator(nn.Module):
         """
         return tuple(self.digits(seen, digit, earlier) for digit in range(len(self.config.levels)))
 
+    def expected(self, seen: Seen, logits: tuple[Tensor, ...]) -> Tensor:
+        """float32 `[B, t, h, w, digits]`: levels, not rounded, whose pixels are nearest to what may be expected.
+
+        Each is its mean by `logits`, which are those of each digit for itself and learn nothing from this, plus what
+        the decoder makes of several digits at once.
+        """
+        means = [(each.softmax(-1) * torch.arange(each.shape[-1], device=each.device)).sum(-1) for each in logits]
+        offset = self.digits.offset(F.silu(seen.features)).float()
+        highest = torch.tensor([level - 1 for level in self.config.levels], device=offset.device)
+        return torch.minimum((torch.stack(means, -1).detach() + offset).clamp(min=0), highest)
+
     def forward(
         self, shown: Tensor, known: Tensor, guess: Tensor, truth: Tensor, at: tuple[int, int, int] = (0, 0, 0)
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Logits of each digit for itself, and given the digits of `truth` before it; the others are as of `look`.
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+        """Logits of each digit for itself, those given the digits of `truth` before it, and what may be expected.
 
-        Both `shown` and `truth` are int64 `[B, t, h, w]`; of `shown` only what is known is looked at.
+        Both `shown` and `truth` are int64 `[B, t, h, w]`; of `shown` only what is known is looked at. The others are
+        as of `look`.
         """
         seen = self.look(torch.where(known, shown, 0), known, guess, at)
-        return self.logits(seen), self.logits(seen, self.fsq.digits(truth))
+        alone = self.logits(seen)
+        return alone, self.logits(seen, self.fsq.digits(truth)), self.expected(seen, alone)
 
     def bits(self, indices: Tensor, known: Tensor, guess: Tensor) -> Tensor:
         """float32 `[B, t, h, w]`: bits of each token of `indices` where only what is `known` is shown."""

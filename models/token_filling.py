@@ -34,9 +34,9 @@ def _unwatched(*_: int) -> None:
 class Knobs:
     """How tokens are made.
 
-    With temperature 0 each digit becomes its mean, rounded: the frames nearest to what may be expected, in one sense.
-    Above, digits are drawn (1: as likely as the generator takes them to be). Over `steps` steps those that are sure are
-    kept first. Randomness is that of `generator` alone, which is on the CPU. `check` may raise to cancel.
+    With temperature 0 they are those whose pixels are nearest to what may be expected. Above, digits are drawn (1: as
+    likely as the generator takes them to be). Over `steps` steps those that are sure are kept first. Randomness is that
+    of `generator` alone, which is on the CPU. `check` may raise to cancel.
     """
 
     steps: int = 4
@@ -137,22 +137,18 @@ class TokenFiller:
 
 def _drawn(net: TokenGenerator, seen: Seen, knobs: Knobs) -> tuple[Tensor, Tensor]:
     """Tokens `[t, h, w]` of a batch of one, and how sure they are."""
-    levels = net.config.levels
-    digits = seen.hints.new_zeros(*seen.exists.shape[:-1], len(levels), dtype=torch.long)
-    sure = seen.exists.new_zeros(digits.shape[:-1])
-    for place, level in enumerate(levels):
-        # means are those of each digit for itself; what is drawn depends on the digits before
-        logits = net.digits(seen, place, digits if knobs.temperature else None)
-        chances = logits.log_softmax(-1)
-        if knobs.temperature:
-            picked = (chances + knobs.temperature * _gumbel(chances, knobs.generator)).argmax(-1)
-        else:
-            picked = (chances.exp() * torch.arange(level, device=chances.device)).sum(-1).round().long()
-        digits[..., place] = picked
-        sure += chances.gather(-1, picked[..., None])[..., 0]
-    if knobs.temperature:
-        sure = sure + knobs.temperature * _gumbel(sure, knobs.generator)
-    return net.fsq.digits_to_indices(digits)[0], sure[0]
+    if not knobs.temperature:
+        logits = net.logits(seen)
+        digits = net.expected(seen, logits).round().long()
+        each = [part.log_softmax(-1).gather(-1, digits[..., i, None])[..., 0] for i, part in enumerate(logits)]
+        return net.fsq.digits_to_indices(digits)[0], torch.stack(each).sum(0)[0]
+    digits = torch.zeros(*seen.exists.shape[:-1], len(net.config.levels), dtype=torch.long, device=seen.exists.device)
+    sure = torch.zeros(digits.shape[:-1], device=digits.device)
+    for place in range(len(net.config.levels)):
+        chances = net.digits(seen, place, digits).log_softmax(-1)
+        digits[..., place] = (chances + knobs.temperature * _gumbel(chances, knobs.generator)).argmax(-1)
+        sure += chances.gather(-1, digits[..., place, None])[..., 0]
+    return net.fsq.digits_to_indices(digits)[0], (sure + knobs.temperature * _gumbel(sure, knobs.generator))[0]
 
 
 def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -59,8 +59,10 @@ def logits(net, indices, known, guess=None):
 class TestNet:
     def test_logits_of_every_digit(self, net):
         known = frames_known(4, 0).expand(2, 4, 4, 6)
-        for made in net(clip(batch=(2,)), known, guesses(batch=(2,)), clip(batch=(2,))):
+        alone, chained, expected = net(clip(batch=(2,)), known, guesses(batch=(2,)), clip(batch=(2,)))
+        for made in (alone, chained):
             assert [each.shape for each in made] == [(2, 4, 4, 6, 4), (2, 4, 4, 6, 3)]
+        assert expected.shape == (2, 4, 4, 6, 2)
 
     def test_what_is_masked_is_not_seen(self, net):
         known = frames_known(4, 0, 3)
@@ -124,7 +126,7 @@ class TestNet:
         torch.manual_seed(0)
         net = TokenGenerator(GeneratorConfig(**{**SMALL.to_dict(), "pattern": (kind,)}))
         made = net(clip(batch=(1,)), frames_known(4, 0)[None], guesses()[None], clip(batch=(1,)))
-        torch.stack([each.square().mean() for both in made for each in both]).sum().backward()
+        torch.stack([each.square().mean() for each in (*made[0], *made[1], made[2])]).sum().backward()
         missing = [name for name, p in net.named_parameters() if p.grad is None]
         assert not missing
 
@@ -190,12 +192,14 @@ class TestFill:
         ]
         assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
-    def test_temperature_0_takes_the_mean(self, filler, net, image):
+    @pytest.mark.parametrize("offset", [0.0, 0.7])
+    def test_temperature_0_takes_the_mean_and_what_was_learned_beside_it(self, filler, net, image, offset):
+        torch.nn.init.constant_(net.digits.offset.bias, offset)
         known = frames_known(4, 0)
         made = filler.fill(clip(), known, steps=1)
         shown = torch.where(known, clip(), 0)
         _, high = logits(net, shown, known, guess(image, shown, known))
-        mean = (high[0].softmax(-1) * torch.arange(3)).sum(-1).round().long()
+        mean = ((high[0].softmax(-1) * torch.arange(3)).sum(-1) + offset).clamp(max=2).round().long()
         assert torch.equal((made // 4)[~known], mean[~known])
 
     def test_drawn_tokens_are_as_likely_as_they_are_said_to_be(self, filler, net, image):

@@ -13,7 +13,7 @@ from tokenreel.models.quantizers import FSQ
 from tokenreel.models.token_guess import EXTRA, NONE
 from tokenreel.training import generator
 from tokenreel.training.data import ClipPack
-from tokenreel.training.generator import TokenExamples
+from tokenreel.training.generator import TokenExamples, decibels
 from tokenreel.training.token_clips import AHEAD, GAPS, Examples
 
 
@@ -102,6 +102,33 @@ class TestExamples:
         fsq = FSQ((4, 2))
         logits = torch.zeros(1, 2, 2, 2, 4), torch.zeros(1, 2, 2, 2, 2)
         assert torch.allclose(token_bits(logits, fsq.digits(torch.randint(8, (1, 2, 2, 2)))), torch.tensor(3.0))
+
+
+class TestDecibels:
+    def test_rise_towards_the_truth(self):
+        image = load_tokenizer().image.requires_grad_(False)
+        truth = torch.randint(64000, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+        levels = image.quantizer.digits(truth).float()
+        assert decibels(image, levels, truth).tolist() == pytest.approx([50, 50])
+        worse = (levels + torch.tensor([2.0, 0, 0, 0, 0, 0])).clamp(max=4).requires_grad_()
+        before = decibels(image, worse, truth)
+        before.sum().backward()
+        assert worse.grad is not None and worse.grad.abs().sum() > 0
+        assert (decibels(image, (worse.detach() + levels) / 2, truth) > before).all()
+
+    def test_levels_are_rounded(self):
+        image = load_tokenizer().image
+        truth = torch.full((1, 4, 4), 777)
+        levels = image.quantizer.digits(truth).float()
+        assert torch.equal(decibels(image, levels + 0.3, truth), decibels(image, levels, truth))
+
+
+def test_frames_whose_decibels_count_are_asked_for(shards):
+    examples = TokenExamples(shards, 0)
+    batch = examples.batch(3, 4)
+    picked = examples.some_asked_for(batch.known, 2)
+    assert len(picked) == 6 and not batch.known.flatten(0, 1)[picked].flatten(1).all(1).any()
+    assert (picked // batch.tokens.shape[1]).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_short_run_learns_and_resumes(shards, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,8 @@
 Each batch is of one task: frames between two known ones, frames after known ones, or areas of frames that are known
 but for them. Of what is asked for, a random share is known too in some, as it is half way through decoding. Some known
 tokens are off by a level, as generated ones are. Tokens that differ from the frame before count more: what stands still
-is easy. Half of the loss is that of each digit for itself, half that of each digit given those before it.
+is easy. Half of the bits are those of each digit for itself, half those of each digit given those before it. Beside
+them count the decibels of some frames of what may be expected, decoded, against the decoded truth.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..models.checkpoint import save_checkpoint
+from ..models.checkpoint import load_tokenizer, save_checkpoint
 from ..models.generator import GeneratorConfig, TokenGenerator, token_bits
+from ..models.image_tokenizer import ImageTokenizer
 from ..models.quantizers import FSQ
 from ..models.token_guess import EXTRA, NONE
 from .arguments import training_parser
@@ -30,6 +32,8 @@ OFF = 0.05
 """Share of the known tokens that are off by a level."""
 FURTHEST = 96
 """Rows and columns that crops are taken to lie from the corner, at most: 96 are 768 pixels."""
+DECODED = 3
+"""Frames of a clip whose decibels are looked at in a step."""
 _SPOTTED = 0.2  # share of the clips of which single tokens are known beside whole frames
 _HOLED = 0.15  # share of the batches in which areas are asked for
 
@@ -100,6 +104,17 @@ class TokenExamples:
     def _chance(self, share: float) -> bool:
         return bool(torch.rand(1, generator=self.generator) < share)
 
+    def some_asked_for(self, known: Tensor, count: int) -> Tensor:
+        """int64: `count` frames of each clip, or as many as there are, of those that are not known as a whole.
+
+        Frames are counted over all clips of `known` `[B, t, h, w]`.
+        """
+        picked = []
+        for number, frames in enumerate(known.flatten(2).all(-1)):
+            asked = frames.logical_not().nonzero()[:, 0] + number * known.shape[1]
+            picked.append(asked[torch.randperm(len(asked), generator=self.generator)[:count]])
+        return torch.cat(picked)
+
     def _hole(self, shape: torch.Size) -> Tensor:
         """bool `[h, w]`: a rectangle of at most three quarters of each side."""
         hole = torch.zeros(shape, dtype=torch.bool)
@@ -121,6 +136,20 @@ class TokenExamples:
         return torch.where(picked, indices + (moved - here) * radix[place], indices)
 
 
+def decibels(image: ImageTokenizer, levels: Tensor, truth: Tensor) -> Tensor:
+    """dB `[n]` of frames whose digits are `levels` `[n, h, w, d]`, rounded in passing, against those of `truth`.
+
+    truth: int64 `[n, h, w]`. The gradient is that of the levels as they are.
+    """
+    fsq = image.quantizer
+    half = torch.tensor([level // 2 for level in fsq.levels], device=levels.device)
+    rounded = levels + (levels.round() - levels).detach()
+    made = image.decoder(((rounded - half) / half).movedim(-1, 1))
+    with torch.no_grad():
+        wanted = image.decoder(fsq.indices_to_codes(truth))
+    return -10 * torch.log10((made.float() - wanted.float()).square().mean((1, 2, 3)) / 4 + 1e-5)
+
+
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
@@ -136,6 +165,7 @@ def train(args: argparse.Namespace) -> None:
     optimizers = build_optimizers(model, args.lr, args.muon_lr)
     step, before = load_state(args.state, model, average, optimizers)
     examples = TokenExamples(args.tokens, args.seed + step)
+    image = load_tokenizer().image.requires_grad_(False).to(device)
     run = torch.compile(model) if args.compile else model
     started, costs = time.monotonic(), []
     while (seconds := before + time.monotonic() - started) < args.minutes * 60 and step < (args.steps or step + 1):
@@ -144,13 +174,17 @@ def train(args: argparse.Namespace) -> None:
         tokens, known, guess, shown = (each.to(device) for each in (*batch, shown))
         at = 0, examples.draw(FURTHEST), examples.draw(FURTHEST)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            single, chained = run(shown, known, guess, tokens, at)
+            single, chained, expected = run(shown, known, guess, tokens, at)
+            picked = examples.some_asked_for(batch.known, DECODED).to(device)
+            truth = tokens.flatten(0, 1)[picked]
+            levels = torch.where(known[..., None], fsq.digits(tokens), expected).flatten(0, 1)[picked]
+            quality = decibels(image, levels, truth).mean()
         digits, asked = fsq.digits(tokens), ~known
         alone, cost = token_bits(single, digits), token_bits(chained, digits)
         moving = torch.zeros_like(known)
         moving[:, 1:] = tokens[:, 1:] != tokens[:, :-1]
         weight = asked * (1 + (MOVING - 1) * moving)
-        loss = ((alone + cost) / 2 * weight).sum() / weight.sum().clamp(min=1)
+        loss = ((alone + cost) / 2 * weight).sum() / weight.sum().clamp(min=1) - args.decibels * quality
         loss.backward()
         spent = step / args.steps if args.steps else seconds / (args.minutes * 60)
         descend(model, optimizers, spent, step)
@@ -159,12 +193,12 @@ def train(args: argparse.Namespace) -> None:
             (each.detach() * part).sum() / part.sum()
             for each, part in ((cost, asked), (cost, asked & moving), (alone, asked))
         ]
-        costs.append(torch.stack(measured).nan_to_num())
+        costs.append(torch.stack([*measured, quality.detach()]).nan_to_num())
         step += 1
         if step % args.every == 0:
             mean = torch.stack(costs).mean(0)
             told = f"{mean[0]:.3f} bits a token, moving {mean[1]:.3f}, each digit for itself {mean[2]:.3f}"
-            print(f"step {step} {seconds:.0f} s: {told}", flush=True)
+            print(f"step {step} {seconds:.0f} s: {told}; {mean[3]:.2f} dB", flush=True)
             costs.clear()
             examples.look()
             save_state(args.state, model, average, optimizers, step, seconds)
@@ -176,6 +210,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = training_parser(__doc__, "generator", data="tokens", built_by="tokenreel.training.token_clips")
     parser.add_argument("--muon-lr", type=float, default=0.01)
+    parser.add_argument("--decibels", type=float, default=0.2, help="what a decibel counts, in bits a token")
     parser.add_argument("--steps", type=int, help="end after so many steps, if there is time: to compare kinds")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=12, help="rows and columns of tokens of a crop")
