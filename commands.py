@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .host.runner import NodeEvent
-    from .models.checkpoint import AnyTokenizer
-    from .tokens.video_tokens import VideoTokens
+    from .video.timeline import FrameTimeline
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # what VideoWriter writes; repeated, so that --help loads no PyAV
 COMFYUI = "http://127.0.0.1:8188"  # where a ComfyUI on this machine listens unless told otherwise
@@ -26,12 +25,12 @@ Tell = Callable[[str], None]
 """Takes a line for the person at the screen."""
 
 
-def _output(path: str, suffixes: Sequence[str], *inputs: str) -> str:
+def output_file(path: str, suffixes: Sequence[str], *inputs: str) -> str:
     """The absolute path of an output, after everything that can be known beforehand has been checked."""
     target = os.path.abspath(path)
     if not target.lower().endswith(tuple(suffixes)):
         raise ValueError(f"Cannot write {path!r}: its suffix is none of {', '.join(suffixes)}. Give it one of them.")
-    _check_parent(path)
+    check_parent(path)
     if os.path.isdir(target):
         raise ValueError(f"Cannot write {path!r}: it is a folder. Give a file name inside it.")
     for source in inputs:
@@ -42,100 +41,13 @@ def _output(path: str, suffixes: Sequence[str], *inputs: str) -> str:
     return target
 
 
-def _check_parent(path: str) -> None:
+def check_parent(path: str) -> None:
     parent = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(parent):
         raise ValueError(f"Cannot write {path!r}: the folder {parent!r} does not exist. Create it first.")
 
 
-def _tokenizer(path: str | None, mode: str = "stream") -> AnyTokenizer:
-    """The tokenizer in the file at `path`, or the one that comes along for a mode of encoding."""
-    from .host import resources
-    from .models.checkpoint import load_any_tokenizer, load_clip_tokenizer, load_tokenizer
-
-    if path:
-        return load_any_tokenizer(Path(path)).to(resources.device())
-    return (load_clip_tokenizer() if mode == "clip" else load_tokenizer()).to(resources.device())
-
-
-def _tokenizer_of(tokens: VideoTokens, path: str | None) -> AnyTokenizer:
-    """The tokenizer that made `tokens`: the file at `path`, or one of those that come along, found by its digest."""
-    from .host import resources
-    from .models.checkpoint import WEIGHTS, tokenizer_of
-
-    if path:
-        return _tokenizer(path)  # decoding refuses it where it does not match
-    shipped = sorted(WEIGHTS.glob("*.safetensors"))
-    return tokenizer_of(tokens, shipped, "Give its weights with --tokenizer FILE.").to(resources.device())
-
-
 # -- commands
-
-
-def encode(args: argparse.Namespace, tell: Tell) -> Facts:
-    """A video to a token file."""
-    from .host import resources
-    from .stations import encode_clip
-    from .tokens.bitstream import write_tokens
-    from .video.clips import VideoClip
-
-    target = _output(args.output, (".tokens",), args.video)
-    clip = VideoClip(os.path.abspath(args.video), size=args.size, crop=args.crop, max_frames=args.max_frames)
-    with clip, resources.progress(clip.length, "encode") as bar:
-        encoded = encode_clip(
-            clip,
-            _tokenizer(args.tokenizer, args.mode),
-            mode=args.mode,
-            quality=args.quality,
-            budget=args.budget,
-            max_gop=args.max_gop,
-            check=resources.check_cancelled,
-            progress=bar.update,
-        )
-    for warning in clip.reader.warnings:
-        tell(f"note: {args.video}: {warning}")
-    return {**encoded.report, "file_bytes": write_tokens(target, encoded.tokens, check=resources.check_cancelled)}
-
-
-def decode(args: argparse.Namespace, tell: Tell) -> Facts:
-    """A token file to a video, with the time stamps of the source."""
-    from .host import resources
-    from .stations import decode_to_file
-    from .tokens.accounting import report
-    from .tokens.bitstream import read_tokens
-
-    target = _output(args.output, VIDEO_SUFFIXES, args.tokens)
-    tokens = read_tokens(os.path.abspath(args.tokens), check=resources.check_cancelled)
-    tokenizer = _tokenizer_of(tokens, args.tokenizer)
-    with resources.progress(len(tokens.pts), "decode") as bar:
-        written = decode_to_file(
-            tokens,
-            tokenizer,
-            target,
-            lossless=args.lossless,
-            check=resources.check_cancelled,
-            progress=bar.update,
-        )
-    return {**report(tokens), **written, "file_bytes": os.path.getsize(target)}
-
-
-def info(args: argparse.Namespace, tell: Tell) -> Facts:
-    """What a token file holds. No weights are loaded."""
-    from .tokens.accounting import report
-    from .tokens.bitstream import read_tokens
-
-    started = time.monotonic()
-    tokens = read_tokens(os.path.abspath(args.tokens))
-    return {
-        **report(tokens, file_bytes=os.path.getsize(args.tokens)),
-        "key_frames": len(tokens.gops),
-        "tokenizer": tokens.tokenizer,
-        "tokenizer_sha256": tokens.digest,
-        "codec": tokens.codec,
-        "codec_sha256": tokens.codec_digest,
-        "levels": list(tokens.levels),
-        "seconds": round(time.monotonic() - started, 3),
-    }
 
 
 def measure(args: argparse.Namespace, tell: Tell) -> Facts:
@@ -177,6 +89,13 @@ def shots_in_words(facts: Facts) -> str:
     return describe_shots(facts)
 
 
+def read_timeline(path: str | None) -> FrameTimeline | None:
+    """The timeline in a file; None where none is given."""
+    from .video.timeline import FrameTimeline
+
+    return FrameTimeline.from_json(Path(path).read_text(encoding="utf-8", errors="replace")) if path else None
+
+
 def _warn(video: str, warnings: Sequence[str], tell: Tell) -> None:
     for warning in warnings:
         tell(f"note: {video}: {warning}")
@@ -190,8 +109,8 @@ def sample(args: argparse.Namespace, tell: Tell) -> Facts:
     if args.policy in ("motion", "uniform") and not (args.frames or args.fps or args.tokens_per_second):
         args.wrong_usage(f"--policy {args.policy} needs --frames, --fps or --tokens-per-second")
     started = time.monotonic()
-    target = _output(args.output, VIDEO_SUFFIXES, args.video)
-    listing = _output(args.timeline, (".json",), args.video, target) if args.timeline else None
+    target = output_file(args.output, VIDEO_SUFFIXES, args.video)
+    listing = output_file(args.timeline, (".json",), args.video, target) if args.timeline else None
     source, check = os.path.abspath(args.video), resources.check_cancelled
     with resources.progress(frames_in(source), "look") as bar:
         names = ("policy", "frames", "fps", "tokens_per_second", "size", "preset", "rounding", "min_gap", "max_gap")
@@ -233,11 +152,9 @@ def interpolate(args: argparse.Namespace, tell: Tell) -> Facts:
     from .interpolation import interpolate as interpolated
     from .models.changed_tiles import THRESHOLD
     from .nodes.interpolating import load_engine
-    from .video.timeline import FrameTimeline
 
-    target = _output(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline]))
-    listing = Path(args.timeline).read_text(encoding="utf-8", errors="replace") if args.timeline else ""
-    timeline = FrameTimeline.from_json(listing) if args.timeline else None
+    target = output_file(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline]))
+    timeline = read_timeline(args.timeline)
     threshold = THRESHOLD if args.static_threshold is None else args.static_threshold
     with resources.progress(None, "interpolate") as bar:
         facts = interpolated(
@@ -276,11 +193,9 @@ def upscale(args: argparse.Namespace, tell: Tell) -> Facts:
     from .models.upscale_reuse import REFRESH, THRESHOLD
     from .nodes.interpolating import load_engine as load_interpolator
     from .upscaling import upscale as upscaled
-    from .video.timeline import FrameTimeline
 
-    target = _output(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline, args.model]))
-    listing = Path(args.timeline).read_text(encoding="utf-8", errors="replace") if args.timeline else ""
-    timeline = FrameTimeline.from_json(listing) if args.timeline else None
+    target = output_file(args.output, VIDEO_SUFFIXES, args.video, *filter(None, [args.timeline, args.model]))
+    timeline = read_timeline(args.timeline)
     upscaler, size, engine = _upscaler(args)
     options: dict[str, Any] = {
         "upscaler": upscaler,
@@ -331,7 +246,7 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
     from .host.workflow import load_workflow
 
     started = time.monotonic()
-    _check_parent(args.output)
+    check_parent(args.output)
     workflow, nodes = load_workflow(args.workflow), _node_classes()
     results = []
     for target in args.on:
@@ -382,7 +297,7 @@ def demo(args: argparse.Namespace, tell: Tell) -> Facts:
     """A clip through the pack, and a report about it."""
     from .demo import run_demo
 
-    _check_parent(args.output)
+    check_parent(args.output)
     return run_demo(args.output, args.video, seconds=args.seconds, tell=tell)
 
 

@@ -6,14 +6,12 @@ What is made is made within a shot: across a cut nothing is moved, and nothing i
 `frames_to_do` in all.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -22,15 +20,13 @@ from torch import Tensor
 from .models.checkpoint import AnyTokenizer, VideoTokenizer
 from .models.shots import MotionMeter
 from .models.stream_codec import check_match, decode_stream, encode_frames
+from .models.token_filling import TokenFiller
 from .stations import Advance, Check, unwatched
 from .tokens.accounting import report
 from .tokens.video_tokens import CELL, CFrame, Frame, IFrame, PFrame, VideoTokens
 from .video.completion import LOOK_BACK, Completion, even_places, gap
 from .video.knots import Join
 from .video.output_times import MAX_TICKS, Showing
-
-if TYPE_CHECKING:
-    from .models.token_filling import TokenFiller
 
 Way = Literal["known", "generated", "repeated", "faded"]
 """How a frame came about: given; made by the network, wholly or in part; the nearest one again; mixed of two."""
@@ -77,6 +73,8 @@ class _Job:
     knobs: dict[str, Any]
     check: Check
     progress: Advance
+    cells: np.ndarray | None = None
+    """bool `[T, h, w]`: what is to be filled in."""
     cuts: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -111,11 +109,12 @@ def generate(
     started = time.monotonic()
     image = _checked(tokens, filler, tokenizer)
     wanted.result(len(tokens.pts))
+    cells = wanted.cells(len(tokens.pts), (tokens.width, tokens.height), tokens.grid, CELL)
     generator = torch.Generator("cpu").manual_seed(wanted.seed)
     knobs = {"steps": wanted.steps, "temperature": wanted.temperature, "generator": generator, "check": check}
     calls = filler.calls
     with torch.inference_mode():
-        job = _Job(tokens, image, filler, knobs, check, progress)
+        job = _Job(tokens, image, filler, knobs, check, progress, cells)
         _make_single_frames(job)
         timing, shown = {"continue": _continue, "between": _between, "fill": _fill}[wanted.task](job, wanted)
         made = _assemble(job.tokens, timing, list(shown))
@@ -248,8 +247,8 @@ def _mixed(job: _Job, index: int, share: Fraction) -> IFrame:
 
 
 def _fill(job: _Job, wanted: Completion) -> tuple[_Timing, Iterator[_Shown]]:
-    tokens = job.tokens
-    cells = wanted.cells(len(tokens.frames), (tokens.width, tokens.height), tokens.grid, CELL)
+    tokens, cells = job.tokens, job.cells
+    assert cells is not None
 
     def shown() -> Iterator[_Shown]:
         for start, stop in _fillable(job, cells):

@@ -2,6 +2,7 @@
 
 from ..host.api import ComfyExtension, io
 from ..host.files import register_model_folders
+from .generating import GenerateTokens, LoadGenerator
 from .inspecting import InspectTokens
 from .interpolating import InterpolateVideo
 from .measuring import MeasureQuality
@@ -24,6 +25,8 @@ NODES: list[type[io.ComfyNode]] = [
     SaveTokens,
     LoadTokens,
     InspectTokens,
+    LoadGenerator,
+    GenerateTokens,
     MeasureQuality,
     PlotRateDistortion,
     InterpolateVideo,
@@ -35,7 +38,7 @@ class TokenReelExtension(ComfyExtension):
     """The pack, as ComfyUI and the embedded host ask for it."""
 
     async def on_load(self) -> None:
-        """Make the folder for tokenizers known."""
+        """Make the folders for weights known."""
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

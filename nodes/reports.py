@@ -82,3 +82,20 @@ def describe_upscaling(facts: dict[str, Any]) -> str:
         done = f"{facts['seconds_upscaling']:.1f} s spent on that, about {abs(saved):.1f} s"
         lines.append(f"{done} {'less' if saved > 0 else 'more'} than for all tiles")
     return "\n".join([*lines, *(f"Note: {note}." for note in facts["notes"]), f"{facts['seconds']:.1f} s in all"])
+
+
+_WAYS = {"known": "known", "generated": "generated", "repeated": "repeated", "faded": "mixed of two"}
+
+
+def describe_generation(facts: dict[str, Any]) -> str:
+    """Lines on tokens that were made, from what `generation.generate` gives."""
+    lines = [
+        f"{facts['frames']} frames, {facts['width']} x {facts['height']}, {facts['frame_rate']:.3f} fps, "
+        f"{facts['duration']:.2f} s",
+        *(f"  {facts[key]} {text}" for key, text in _WAYS.items() if facts[key]),
+        f"{facts['tokens_made']:,} of {facts['tokens']:,} tokens made ({facts['made_fraction']:.1%}) in "
+        f"{facts['network_calls']} passes of the network",
+    ]
+    if facts["cuts"]:
+        lines.append(f"{facts['cuts']} cuts, over which nothing is made")
+    return "\n".join([*lines, *(f"Note: {note}." for note in facts["notes"]), f"{facts['seconds']:.1f} s in all"])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tokenreel
-from tokenreel import cli, commands
+from tokenreel import cli, commands, token_commands
 from tokenreel.host import resources
 from tokenreel.video.writer import VideoWriter
 
@@ -203,6 +203,119 @@ class TestEncodeAndDecode:
         (tmp_path / "x.tokens").write_text("old")
         facts("encode", clip, tmp_path / "x.tokens", "--size", 16, "--max-frames", 1)
         assert facts("info", tmp_path / "x.tokens")["frames"] == 1
+
+
+@pytest.fixture(scope="module")
+def key_file(clip):
+    """Tokens of every frame for itself."""
+    path = clip.with_name("keys.tokens")
+    assert cli.main(["encode", str(clip), str(path), "--mode", "frames"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    """The file of a small generator that was never trained."""
+    from tokenreel.models.checkpoint import file_digest, save_checkpoint
+    from tokenreel.models.generator import GeneratorConfig, TokenGenerator
+
+    path = tmp_path_factory.mktemp("generator") / "tiny.safetensors"
+    net = TokenGenerator(GeneratorConfig(width=16, depth=2, heads=2, digit_width=8))
+    trained_with = file_digest(ROOT / "models" / "weights" / "i8.safetensors")
+    save_checkpoint(path, net, "generator", "tiny", trained_with=trained_with)
+    return path
+
+
+class TestGenerate:
+    @pytest.fixture
+    def generated(self, facts, key_file, generator, tmp_path):
+        def call(*options, source=key_file):
+            return facts("generate", source, tmp_path / "x.tokens", "--model", generator, *options)
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("options", "frames", "made", "rate"),
+        [
+            (("--task", "continue"), 13, 8, 24),
+            (("--task", "continue", "--frames", "3", "--steps", "1"), 8, 3, 24),
+            (("--task", "between", "--frames", "1", "--temperature", "1"), 9, 4, 48),
+            (("--task", "fill", "--area", "8,8,16,9"), 5, 5, 24),
+        ],
+    )
+    def test_keys(self, facts, generated, tmp_path, options, frames, made, rate):
+        found = generated(*options)
+        assert set(found) == COUNTED | {
+            *("task", "known", "generated", "repeated", "faded", "tokens_made", "made_fraction", "cuts"),
+            *("network_calls", "generator", "file_bytes", "seconds", "peak_rss_bytes"),
+        }
+        assert (found["frames"], found["generated"], found["frame_rate"]) == (frames, made, rate)
+        assert found["tokens"] == frames * 48 and found["generator"] == "tiny.safetensors"
+        assert found["tokens_made"] == (5 * 2 * 2 if "fill" in options else made * 48)
+        told = facts("info", tmp_path / "x.tokens")
+        assert {key: told[key] for key in COUNTED | {"file_bytes"}} == {
+            key: found[key] for key in COUNTED | {"file_bytes"}
+        }
+        assert facts("decode", tmp_path / "x.tokens", tmp_path / "y.mp4")["frames"] == frames
+
+    def test_chance_depends_on_the_seed(self, generated, tmp_path):
+        drawn = []
+        for seed in (1, 1, 2):
+            generated("--task", "continue", "--frames", "1", "--temperature", "1", "--steps", "2", "--seed", seed)
+            drawn.append((tmp_path / "x.tokens").read_bytes())
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    def test_what_was_sampled_comes_back(self, facts, generated, clip, tmp_path):
+        few, listing = tmp_path / "few.mp4", tmp_path / "t.json"
+        facts("sample", clip, few, "--policy", "uniform", "--frames", "2", "--timeline", listing)
+        facts("encode", few, tmp_path / "few.tokens", "--mode", "frames")
+        found = generated("--task", "between", "--timeline", listing, source=tmp_path / "few.tokens")
+        assert (found["frames"], found["frame_rate"], found["known"]) == (5, 24.0, 2)
+        assert found["duration"] == pytest.approx(5 / 24)
+
+    def test_a_picture_as_mask(self, generated, tmp_path):
+        from PIL import Image
+
+        mask = np.zeros((24, 32), np.uint8)  # half the size
+        mask[:4, 28:] = 255
+        Image.fromarray(mask).save(tmp_path / "m.png")
+        assert generated("--task", "fill", "--mask", tmp_path / "m.png")["tokens_made"] == 5
+
+    def test_a_stream_is_coded_anew(self, run, token_file, generator, tmp_path):
+        options = ("--task", "continue", "--frames", "1", "--steps", "1", "--model", generator)
+        code, _, err = run("generate", token_file, tmp_path / "x.tokens", *options)
+        assert code == 0 and "note:" in err and "coded anew" in err
+
+    @pytest.mark.parametrize(
+        ("options", "names"),
+        [
+            (("--task", "between", "--frames", "64"), ["Invalid frames (64)", "1 to 63"]),
+            (("--task", "continue", "--frames", "5000"), ["Invalid frames (5000)", "1 to 4096"]),
+            (("--task", "fill"), ["needs a mask"]),
+            (("--task", "between", "--area", "0,0,8,8"), ["A mask goes with task 'fill'"]),
+            (("--task", "fill", "--area", "60,0,8,8"), ["Invalid area 60,0,8,8", "64x48"]),
+            (("--task", "continue", "--temperature", "11"), ["Invalid temperature (11.0)"]),
+            (("--task", "fill", "--mask", "none.png"), ["none.png"]),
+            (("--task", "continue", "--model", "none.safetensors"), ["none.safetensors"]),
+        ],
+    )
+    def test_refusals(self, refused, key_file, tmp_path, options, names):
+        refused("generate", key_file, tmp_path / "x.tokens", *options, names=names)
+
+    def test_nothing_is_left_to_begin_with(self, refused, key_file, generator, tmp_path):
+        how = ("--task", "fill", "--area", "0,0,64,48", "--model", generator)
+        refused("generate", key_file, tmp_path / "x.tokens", *how, names=["covers everything"])
+
+    def test_groups_of_frames(self, refused, facts, clip, generator, tmp_path):
+        facts("encode", clip, tmp_path / "g.tokens", "--mode", "clip")
+        names = ["groups of frames", "Encode the clip with tokenizer 'i8'"]
+        how = ("--task", "continue", "--model", generator)
+        refused("generate", tmp_path / "g.tokens", tmp_path / "x.tokens", *how, names=names)
+
+    def test_another_kind_of_weights(self, refused, key_file, tmp_path):
+        model = ROOT / "models" / "weights" / "shots.safetensors"
+        how = ("--task", "continue", "--model", model)
+        refused("generate", key_file, tmp_path / "x.tokens", *how, names=["shots.safetensors", "generator"])
 
 
 class TestMeasure:
@@ -568,7 +681,13 @@ class TestUsage:
         "arguments",
         [
             [],
-            ["generate"],
+            ["quantize"],
+            ["generate", "a.tokens", "b.tokens"],
+            ["generate", "a.tokens", "b.tokens", "--task", "guess"],
+            ["generate", "a.tokens", "b.tokens", "--task", "fill", "--area", "1,2,3"],
+            ["generate", "a.tokens", "b.tokens", "--task", "fill", "--area", "1,2,3,4", "--mask", "m.png"],
+            ["generate", "a.tokens", "b.tokens", "--task", "continue", "--frames", "0"],
+            ["generate", "a.tokens", "b.tokens", "--task", "continue", "--model", "m", "--attention", "full"],
             ["encode", "a.mp4"],
             ["encode", "a.mp4", "b.tokens", "--quality", "nan"],
             ["encode", "a.mp4", "b.tokens", "--quality", "inf"],
@@ -595,11 +714,10 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        served = "run demo shots sample interpolate upscale encode decode info measure bench"
+        served = "run demo shots sample interpolate upscale encode decode generate info measure bench"
         for command in served.split():
             assert re.search(rf"^    {command}\s", out, re.MULTILINE)
-        for later in ("generate", "quantize"):
-            assert later not in out
+        assert "quantize" not in out
 
     def test_facts_for_people(self, run, token_file):
         code, out, _ = run("info", token_file)
@@ -608,8 +726,8 @@ class TestUsage:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("command", ["encode", "decode", "sample", "demo"])
-    def test_nothing_is_left(self, run, clip, token_file, tmp_path, monkeypatch, command):
+    @pytest.mark.parametrize("command", ["encode", "decode", "generate", "sample", "demo"])
+    def test_nothing_is_left(self, run, clip, token_file, key_file, generator, tmp_path, monkeypatch, command):
         update, calls = resources.Progress.update, []
 
         def interrupt(self, *arguments, **named):
@@ -622,6 +740,7 @@ class TestInterrupted:
         arguments = {
             "encode": ["encode", clip, tmp_path / "x.tokens"],
             "decode": ["decode", token_file, tmp_path / "y.mp4"],
+            "generate": ["generate", key_file, tmp_path / "g.tokens", "--task", "between", "--model", generator],
             "sample": ["sample", clip, tmp_path / "s.mp4", "--frames", "2"],
             "demo": ["demo", clip, "--output", tmp_path / "demo"],
         }[command]
@@ -654,7 +773,7 @@ class TestMessages:
         def fail(args, tell):
             raise error
 
-        monkeypatch.setattr(commands, "info", fail)
+        monkeypatch.setattr(token_commands, "info", fail)
         code, _, err = run("info", "x.tokens")
         assert code == 1
         assert re.search(text, err.removeprefix("tokenreel info: ").strip())
@@ -663,7 +782,7 @@ class TestMessages:
         def fail(args, tell):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-        monkeypatch.setattr(commands, "info", fail)
+        monkeypatch.setattr(token_commands, "info", fail)
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
             cli.main(["info", "x.tokens"])
 

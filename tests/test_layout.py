@@ -25,6 +25,8 @@ FILES = (
     "demo_report",
     "demo",
     "commands",
+    "token_commands",
+    "cli_arguments",
     "cli",
 )
 OURS = (*FOLDERS, *FILES)
@@ -43,7 +45,9 @@ EVERYTHING_BELOW = {
 }
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
-    "cli": {"commands", "benchmarks", "host"},
+    "cli": {"cli_arguments", "commands", "host"},
+    "cli_arguments": {"commands", "token_commands", "benchmarks"},
+    "token_commands": EVERYTHING_BELOW | {"commands", "nodes"},
     "commands": EVERYTHING_BELOW | {"demo", "benchmarks", "nodes"},  # nodes: `run` lists them
     "demo": EVERYTHING_BELOW | {"demo_report"},
     "demo_report": {"host", "video", "svg_plots"},

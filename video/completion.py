@@ -100,9 +100,10 @@ class Completion:
         """When the frames of task between are shown."""
         return Retiming(timeline=self.timeline, times=None if self.timeline else self.count + 1)
 
-    def cells(self, known: int, frame: tuple[int, int], grid: tuple[int, int], cell: int) -> np.ndarray:
-        """bool `[known, h, w]`: the cells to be made anew, for frames of (width, height)."""
-        assert self.mask is not None
+    def cells(self, known: int, frame: tuple[int, int], grid: tuple[int, int], cell: int) -> np.ndarray | None:
+        """bool `[known, h, w]`: the cells to be made anew, for frames of (width, height); None without a mask."""
+        if self.mask is None:
+            return None
         cells = covered_cells(self.mask, frame, grid, cell)
         if len(cells) not in (1, known):
             raise ValueError(

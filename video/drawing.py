@@ -23,6 +23,8 @@ SERIES: tuple[Colour, ...] = (
     (204, 121, 167),
 )
 """Of the names in a bar chart, in their order."""
+STATES: tuple[Colour, ...] = (SERIES[1], SERIES[0], SERIES[3], SERIES[5])
+"""Of what is as it was, of what is new, and two more."""
 _LINE_COLOUR = SERIES[3]
 BACKGROUND: Colour = (27, 29, 33)
 TEXT: Colour = (226, 228, 232)
@@ -35,6 +37,7 @@ _MARGIN = 12  # pixels
 _GAP = 8  # pixels between panels
 _SHEET = 1048  # pixels that a sheet is wide inside: four panels of 256
 _LABELS = 52  # pixels left of a plot
+_EDGE = 2  # pixels that a frame around something is wide
 _SHADE = 0.65  # brightness of the grey picture under the colours
 _COVER = 0.6  # opacity of the colours
 
@@ -191,6 +194,44 @@ def heat_sheet(
             bar_chart(series, title="tokens of each frame:", width=_SHEET),
         ]
     )
+
+
+def outlined(frame: np.ndarray, cells: np.ndarray, colour: Colour, *, cell: int = 8) -> np.ndarray:
+    """The frame with a line around the marked cells, inside them.
+
+    frame: uint8 `[H, W, 3]`; cells: bool `[h, w]` of `cell` x `cell` pixels that cover it, perhaps more.
+    """
+    H, W, _ = frame.shape
+    marked = cells.repeat(cell, 0).repeat(cell, 1)[:H, :W]
+    around = np.pad(marked, _EDGE)  # beyond the frame nothing is marked
+    inner = marked.copy()
+    for dy, dx in ((0, _EDGE), (2 * _EDGE, _EDGE), (_EDGE, 0), (_EDGE, 2 * _EDGE)):
+        inner &= around[dy : dy + H, dx : dx + W]
+    return np.where((marked & ~inner)[..., np.newaxis], np.array(colour, np.uint8), frame)
+
+
+def state_sheet(
+    panels: Sequence[np.ndarray],
+    captions: Sequence[str],
+    states: Sequence[str],
+    *,
+    title: str,
+    colours: Mapping[str, Colour],
+) -> np.ndarray:
+    """One picture: the title, the panels with their captions, each framed in the colour of its state, and a key.
+
+    panels: uint8 `[H, W, 3]` of one size.
+    """
+    H, W, _ = panels[0].shape
+    columns = min(len(panels), 4 if 2 * W > H else 6)
+    width = min(_SHEET // 2, (_SHEET - _GAP * (columns - 1)) // columns)
+    labelled = []
+    for panel, caption, state in zip(panels, captions, states, strict=True):
+        inner = scaled(panel, width - 2 * _EDGE)
+        framed = np.full((inner.shape[0] + 2 * _EDGE, width, 3), colours[state], dtype=np.uint8)
+        framed[_EDGE:-_EDGE, _EDGE:-_EDGE] = inner
+        labelled.append(captioned(framed, caption))
+    return stacked([heading(title, _SHEET), tiled(labelled, columns, gap=_GAP), _key("frames:", colours, _SHEET)])
 
 
 def _axes(
