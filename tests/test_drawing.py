@@ -10,6 +10,7 @@ from tokenreel.video.drawing import (
     BACKGROUND,
     HEAT,
     SERIES,
+    STATES,
     bar_chart,
     captioned,
     heading,
@@ -17,8 +18,10 @@ from tokenreel.video.drawing import (
     heat_overlay,
     heat_sheet,
     line_plot,
+    outlined,
     scaled,
     stacked,
+    state_sheet,
     tiled,
 )
 
@@ -181,3 +184,37 @@ class TestHeatSheet:
     def test_every_panel_needs_a_caption(self):
         with pytest.raises(ValueError, match="zip"):
             heat_sheet([flat(16, 16)] * 2, ["one"], title="", series={"key": [1.0]})
+
+
+class TestOutlines:
+    def test_a_line_inside_the_cells(self):
+        cells = np.zeros((4, 4), bool)
+        cells[1:3, 1:3] = True
+        drawn = outlined(flat(32, 32), cells, STATES[1])
+        changed = (drawn != 128).any(-1)
+        assert not changed[:8].any() and not changed[24:].any() and not changed[:, :8].any()
+        assert changed[8:10, 8:24].all() and changed[8:24, 22:24].all() and not changed[10:22, 10:22].any()
+        assert count_colour(drawn, STATES[1]) == changed.sum()
+
+    def test_cells_beyond_the_frame(self):
+        drawn = outlined(flat(20, 12), np.ones((4, 2), bool), STATES[1])
+        assert drawn.shape == (20, 12, 3) and count_colour(drawn[2:-2, 2:-2], STATES[1]) == 0
+        assert count_colour(drawn, STATES[1]) == 20 * 12 - 16 * 8
+
+    def test_nothing_marked(self):
+        assert (outlined(flat(16, 16), np.zeros((2, 2), bool), STATES[1]) == 128).all()
+
+
+class TestStateSheet:
+    def test_each_panel_has_the_colour_of_its_state(self):
+        colours = {"known": STATES[0], "made": STATES[1], "held": STATES[2]}
+        sheet = state_sheet(
+            [flat(40, 60)] * 3, ["a", "b", "c"], ["known", "made", "made"], title="two\nlines", colours=colours
+        )
+        shares = {name: count_colour(sheet, colour) for name, colour in colours.items()}
+        assert shares["made"] > 1.8 * shares["known"] > shares["held"] > 0  # that one is in the key alone
+
+    @pytest.mark.parametrize("size", [(40, 60), (60, 40), (40, 90)])
+    def test_sheets_are_of_one_width(self, size):
+        sheet = state_sheet([flat(*size)] * 12, ["x"] * 12, ["a"] * 12, title="t", colours={"a": STATES[0]})
+        assert sheet.shape[1] == 1048 + 24
