@@ -191,7 +191,7 @@ class TestSchemas:
                 "choices": {
                     socket.id: socket.options
                     for socket in schema.inputs
-                    if socket.get_io_type() == "COMBO" and socket.id not in ("file", "tokenizer_name")
+                    if socket.get_io_type() == "COMBO" and socket.id not in ("file", "tokenizer_name", "generator_name")
                 },
                 "outputs": [[socket.get_io_type(), socket.display_name] for socket in schema.outputs],
             }

@@ -30,12 +30,13 @@ NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds a
 NO_WIDGETS = {"PreviewAny"}
 REEL = "tokenreel_reel.mp4"
 FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
-FOURTH = "04_upscale_what_changed"
+FOURTH, FIFTH = "04_upscale_what_changed", "05_generate_the_frames_between"
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
     SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
     THIRD: ["2.fps=3", "4.engine=flow"],
     FOURTH: ["2.engine=bicubic"],
+    FIFTH: ["4.size=32", "6.steps=1"],
 }
 
 each_workflow = pytest.mark.parametrize("name", NAMES)
@@ -49,6 +50,11 @@ def twin(name):
     return load_workflow(FOLDER / "api" / f"{name}.json")
 
 
+def saved_values(socket):
+    """What the editor saves for a widget: a seed is followed by what becomes of it after a run, which has no name."""
+    return [socket.id, ""] if getattr(socket, "control_after_generate", None) else [socket.id]
+
+
 def to_api_format(graph):
     """What ComfyUI's editor sends for a graph: links by node and slot, widgets by the order of the schema."""
     links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
@@ -57,12 +63,12 @@ def to_api_format(graph):
         if node["type"] in NOTES:
             continue
         schema = KNOWN[node["type"]].GET_SCHEMA()
-        widgets = [socket.id for socket in schema.inputs if hasattr(socket, "default")]
+        widgets = [name for socket in schema.inputs if hasattr(socket, "default") for name in saved_values(socket)]
         extra = NOT_SAVED.get(node["type"], [])
         values = node["widgets_values"]
         if node["type"] not in NO_WIDGETS:
             assert values[len(widgets) :] == extra and len(values) >= len(widgets), node["type"]
-        inputs = dict(zip(widgets, values, strict=False))
+        inputs = {name: value for name, value in zip(widgets, values, strict=False) if name}
         inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
         title = node.get("title") or schema.display_name
         workflow[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
@@ -205,6 +211,21 @@ class TestUpscaling:
             assert [chunk.pts for chunk in large.chunks()] == [chunk.pts for chunk in source.chunks()]
         assert len(images) == 1 and preview.shape[1:] == images.shape[1:] and 1 < len(preview) <= 12
         assert run.texts["5"] == report and "the rest reused" in report
+
+
+class TestGenerating:
+    def test_frames_that_were_left_out_are_made(self, inputs, tmp_path):
+        run = run_workflow(
+            twin(FIFTH), OURS, overrides=SMALL[FIFTH], input_dir=inputs, output_dir=tmp_path, keep=["2", "4", "6", "9"]
+        )
+        timeline, known, (made, report, preview) = run.values["2"][2], run.values["4"][0], run.values["6"]
+        with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as video:
+            before, after = ([pts for chunk in each.chunks() for pts in chunk.pts] for each in (source, video))
+            assert [pts * video.info.time_base for pts in after] == [pts * source.info.time_base for pts in before]
+        assert len(made.frames) == len(before) > 2 * len(known.frames)
+        assert [made.frames[index] for index in timeline.kept] == list(known.frames)
+        assert run.texts["11"] == report and "generated" in report and preview.shape[0] == 1
+        assert run.texts["12"] == run.values["9"][0] and f"{len(before)} frames compared" in run.texts["12"]
 
 
 class TestStandalone:
