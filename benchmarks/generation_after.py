@@ -43,22 +43,19 @@ def measure_places(
     """
     runs = Runs.of(clip, places, asked=AHEAD, closed=False)
     made, seconds = made_by(after_methods(filler, pictures), clip, places)
-    judged = {name: _judged(runs, frames) | {"seconds": seconds[name]} for name, frames in made.items()}
+    judged = {name: _judged(runs, frames, seconds[name]) for name, frames in made.items()}
     if seeds:
         methods = {str(seed): carried_on(filler, pictures, temperature=1.0, seed=seed) for seed in seeds}
         each, seconds = made_by(methods, clip, places)
-        drawn = np.stack(list(each.values()), 1)  # [N, S, F, H, W, 3]
-        spent = sum(seconds.values())
-        judged[f"{OURS}, drawn, mean of {len(seeds)}"] = {
-            **_judged(runs.repeated(len(seeds)), drawn.reshape(-1, *drawn.shape[2:])),
-            "seconds": spent / len(seeds),
-        }
-        judged[f"{OURS}, drawn, best of {len(seeds)}"] = {**_judged(runs, best_of(runs, drawn)), "seconds": spent}
+        drawn, spent = np.stack(list(each.values()), 1), sum(seconds.values())  # [N, S, F, H, W, 3]
+        every, flat = runs.repeated(len(seeds)), drawn.reshape(-1, *drawn.shape[2:])
+        judged[f"{OURS}, drawn, mean of {len(seeds)}"] = _judged(every, flat, spent / len(seeds))
+        judged[f"{OURS}, drawn, best of {len(seeds)}"] = _judged(runs, best_of(runs, drawn), spent)
     return {"starts": len(places), "moving": float(runs.moving.mean()), "methods": judged}
 
 
-def _judged(runs: Runs, made: np.ndarray) -> dict[str, Any]:
-    return {**runs.judge(made), "frames": runs.judge_frames(made)}
+def _judged(runs: Runs, made: np.ndarray, seconds: float) -> dict[str, Any]:
+    return {**runs.judge(made), "frames": runs.judge_frames(made), "seconds": seconds}
 
 
 def best_of(runs: Runs, drawn: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ asked for, which no model has beforehand; what its tables would take is not coun
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ TASKS = ("next", "between")
 def measure_bits(args: argparse.Namespace, net: TokenGenerator, tell: Tell) -> dict[str, Any]:
     """By task: bits a token of the generator and of the simple models, of all tokens and of those that changed."""
     told = told_tokens(args, {"generator": net}, tell)
-    return {"every": EVERY, "before": CONTEXT, "gap": GAP, **{task: told[task].table(net) for task in TASKS}}
+    settings = {"raw": math.log2(net.fsq.codebook_size), "every": EVERY, "before": CONTEXT, "gap": GAP}
+    return {**settings, **{task: told[task].table(net) for task in TASKS}}
 
 
 class Told:

@@ -33,17 +33,22 @@ Work = Callable[[CodedClip, bool], dict[str, Any] | None]
 
 
 def measure_clips(args: argparse.Namespace, pictures: Pictures, work: Work, tell: Tell) -> dict[str, Any]:
-    """By side: a row for each clip of `args.clips`, those that could not be used, and medians. On one thread."""
+    """By side medians over the clips of `args.clips`, and which could not be used; at the first side also each clip's.
+
+    On one thread.
+    """
     paths, found = clips_in(args.clips)[: args.limit], {}
     with one_thread():
         for side in SIDES:
-            found[str(side)] = _one_side(paths, args.frames, pictures, side, work, tell)
+            rows, others = _one_side(paths, args.frames, pictures, side, work, tell)
+            kept = {"clips": [_kept(row) for row in rows]} if side == SIDES[0] else {}
+            found[str(side)] = {"summary": summarize(rows), **kept, "others": others}
     return {"frames": args.frames, "threads": 1, "sides": found}
 
 
 def _one_side(
     paths: Sequence[Path], frames: int, pictures: Pictures, side: int, work: Work, tell: Tell
-) -> dict[str, Any]:
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     rows: list[dict[str, Any]] = []
     others: list[dict[str, str]] = []
     for clip in coded_clips(paths, pictures, others, side=side, frames=frames):
@@ -55,7 +60,13 @@ def _one_side(
         tell(f"  {clip.name}, {side} pixels: {_line(row)}")
     if not rows:
         raise ValueError(f"None of the {len(paths)} clips can be used. Give others with --clips DIR.")
-    return {"clips": rows, "others": others, "summary": summarize(rows)}
+    return rows, others
+
+
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a clip and a method what is over all frames; the rest goes into the summary."""
+    methods = {name: {key: each[key] for key in KEYS} for name, each in row["methods"].items()}
+    return {**row, "methods": methods}
 
 
 def made_by(

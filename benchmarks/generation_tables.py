@@ -44,7 +44,8 @@ def _between(result: dict[str, Any]) -> str:
     ]
     text = (
         f"Medians over {_clips(first)} that were not trained on: centre squares of {small} pixels, up to "
-        f"{result['gaps']} gaps spread over the first {result['frames']} frames; at {large} pixels one gap of each. "
+        f"{result['gaps']} gaps in which no shot changes, spread over the first {result['frames']} frames; at {large} "
+        "pixels one gap of each. "
         f"{_MOVING}{_left(first, ours)} Energy is the mean difference from frame to frame, made over real. *Ours "
         f"ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how many of them it has. "
         "Known frames are given as tokens, and the simple ways begin with what these decode to; *motion followed* is "
@@ -77,7 +78,7 @@ def _after(result: dict[str, Any]) -> str:
                 else [""] * 2
             ),
         ]
-        for method, each in methods.items()
+        for method, each in sorted(methods.items(), key=lambda pair: not pair[0].startswith(OURS))
     ]
     at = "/".join(map(str, SHOWN))
     head = [
@@ -174,8 +175,8 @@ def _bits(result: dict[str, Any]) -> str:
     )
     text = (
         f"Bits a token, held out: the next frame from the {result['before']} before it, and {result['gap'] - 1} frames "
-        f"from the two around them; all tokens of what is asked for at once, of {counts}. Raw they have 15.97. "
-        f"{changed} of them differ from the token in their place in the nearest known frame. The simple models were "
+        f"from the two around them; all tokens of what is asked for at once, of {counts}. Raw they have "
+        f"{result['raw']:.2f}. {changed} of them differ from the token in their place in the nearest known frame. The simple models were "
         "counted on these very tokens, in their favour, without what their tables would take; of two forms of the "
         f"second the better one is shown. The generator is below them, in turn, in {below} clips."
     )

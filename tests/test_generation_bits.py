@@ -179,7 +179,7 @@ class TestMeasured:
         found = measure_bits(clips, net, told.append)
         assert (found["next"]["tokens"], found["between"]["tokens"]) == (7 * 16, 7 * 16) and len(told) == 2
         assert (found["next"]["clips"], found["between"]["clips"]) == (2, 1)
-        assert (found["every"], found["before"], found["gap"]) == (2, 3, 8)
+        assert (found["every"], found["before"], found["gap"], found["raw"]) == (2, 3, 8, math.log2(12))
         assert 0 < found["next"]["generator"]["all"] < 20
 
     def test_networks_are_asked_for_the_same(self, clips, net):
