@@ -176,9 +176,9 @@ def _bits(result: dict[str, Any]) -> str:
     text = (
         f"Bits a token, held out: the next frame from the {result['before']} before it, and {result['gap'] - 1} frames "
         f"from the two around them; all tokens of what is asked for at once, of {counts}. Raw they have "
-        f"{result['raw']:.2f}. {changed} of them differ from the token in their place in the nearest known frame. The simple models were "
-        "counted on these very tokens, in their favour, without what their tables would take; of two forms of the "
-        f"second the better one is shown. The generator is below them, in turn, in {below} clips."
+        f"{result['raw']:.2f}. {changed} of them differ from the token in their place in the nearest known frame. The "
+        "simple models were counted on these very tokens, in their favour, without what their tables would take; of "
+        f"two forms of the second the better one is shown. The generator is below them, in turn, in {below} clips."
     )
     head = ["bits a token", "next frame", "what changed in it", "frames between", "what changed in them"]
     return f"{table(head, rows)}\n\n{text}"
