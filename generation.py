@@ -28,6 +28,9 @@ from .video.completion import LOOK_BACK, Completion, even_places, gap
 from .video.knots import Join
 from .video.output_times import MAX_TICKS, Showing
 
+_FEW = 5  # frames: with fewer there is little to compare a change with, and any motion may look like a cut
+_PLAIN = 20.0  # grey levels, from which a change is a cut then; within shots few reach 15 in eight frames, cuts pass 22
+
 Way = Literal["known", "generated", "repeated", "faded"]
 """How a frame came about: given; made by the network, wholly or in part; the nearest one again; mixed of two."""
 
@@ -89,7 +92,10 @@ class _Job:
             self.check()
             meter.update(frame[np.newaxis])
             self.progress(1)
-        return [start, *(start + cut for cut in sorted({*meter.cuts, *meter.score_cuts}))]
+        found = {*meter.cuts, *meter.score_cuts}
+        if len(meter.scores) < _FEW:
+            found = {cut for cut in found if meter.scores[cut] >= _PLAIN}
+        return [start, *(start + cut for cut in sorted(found))]
 
 
 def generate(

@@ -15,6 +15,7 @@ from tokenreel.tokens.video_tokens import IFrame
 from tokenreel.video.clips import ImageClip
 from tokenreel.video.completion import Completion
 from tokenreel.video.frames import uint8_to_image
+from tokenreel.video.reel import render
 from tokenreel.video.timeline import FrameTimeline
 
 WIDTH, HEIGHT, COUNT, CUT = 56, 40, 8, 5
@@ -82,6 +83,7 @@ def cut(monkeypatch):
     monkeypatch.setattr(MotionMeter, "update", lambda self, frame: None)
     monkeypatch.setattr(MotionMeter, "cuts", (CUT,))
     monkeypatch.setattr(MotionMeter, "score_cuts", ())
+    monkeypatch.setattr(MotionMeter, "scores", np.full(COUNT, 50.0))
 
 
 def no_cut(monkeypatch):
@@ -116,6 +118,13 @@ class TestBetween:
         assert made.ways[4 * CUT - 3 : 4 * CUT] == ("repeated",) * 3
         assert made.report["cuts"] == 1 and made.report["repeated"] == 3
         assert made.report["network_calls"] == len(filler.asked) == COUNT - 2
+
+    @pytest.mark.parametrize(("change", "cuts"), [(12.0, 0), (25.0, 1)])
+    def test_of_two_frames_only_a_great_change_is_a_cut(self, tiny_tokenizer, frames, monkeypatch, change, cuts):
+        monkeypatch.setattr("tokenreel.generation.MotionMeter.cuts", (1,))
+        monkeypatch.setattr("tokenreel.generation.MotionMeter.scores", np.array([0.0, change]))
+        two = encoded(frames[:2], tiny_tokenizer)
+        assert generate(two, NearestFiller(two.levels), tiny_tokenizer, Completion()).report["cuts"] == cuts
 
     def test_equal_neighbours_need_no_network(self, tiny_tokenizer, frames, monkeypatch):
         no_cut(monkeypatch)
@@ -293,6 +302,20 @@ class TestInputs:
             with pytest.raises(ValueError, match="trained on tokens of another tokenizer"):
                 generate(tokens, filler, tiny_tokenizer, Completion())
         generate(tokens, NearestFiller(tokens.levels, tokens.digest), tiny_tokenizer, Completion())
+
+
+class TestCuts:
+    @pytest.fixture(autouse=True)
+    def real_meter(self, cut, monkeypatch):
+        monkeypatch.undo()
+
+    def test_are_found_in_decoded_frames(self, trained_tokenizer):
+        """Every fourth frame of the reel: a pan, a cut before frame 3, a talking head."""
+        chunks = render(64, 64, 24, 0.5).chunks()
+        frames = np.concatenate(list(chunks))[:24:4]
+        tokens = encoded(np.ascontiguousarray(frames), trained_tokenizer)
+        made = generate(tokens, NearestFiller(tokens.levels), trained_tokenizer, Completion(frames=1))
+        assert made.report["cuts"] == 1 and made.ways[5] == "repeated" and "repeated" not in made.ways[:5]
 
 
 class TestWatching:
