@@ -37,7 +37,7 @@ def draw_preview(made: Generated, tokenizer: AnyTokenizer, check: Callable[[], N
         partly = cells.any() and not cells.all()
         panels.append(outlined(panel, cells, _COLOURS["generated"], cell=CELL) if partly else panel)
         states.append("known" if partly else made.ways[index])
-        captions.append(f"{index} {f'{cells.sum():,} of {cells.size:,} tokens' if partly else states[-1]}")
+        captions.append(f"{index} {f'filled: {cells.sum():,} of {cells.size:,} tokens' if partly else states[-1]}")
     facts = made.report
     title = (
         f"Frames {indices[0]} to {indices[-1]} of {facts['frames']}\n"
