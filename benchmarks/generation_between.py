@@ -15,7 +15,7 @@ from .generation_clips import CodedClip, Pictures, Runs, Tell
 from .generation_quality import CEILING, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
 
 GAP = 8  # frames from one known frame to the next
-GAPS, FEWER = 4, 1  # of a clip, spread over it; where less is measured
+GAPS, FEWER = 3, 1  # of a clip, spread over it; where less is measured
 HOLD, BLEND, FOLLOWED = "hold last", "linear blend", "motion followed"
 _SHARES = np.arange(1, GAP).reshape(-1, 1, 1, 1) / GAP
 
@@ -42,14 +42,14 @@ def measure_gaps(clip: CodedClip, gaps: list[int], methods: dict[str, Maker]) ->
 
 
 def between_methods(filler: TokenFiller, pictures: Pictures, *, fewer: bool) -> dict[str, Maker]:
-    """By name, the generator's best first; `fewer`: without those that are worth less than their time."""
+    """By name, the generator's mean first; `fewer`: without those that are worth less than their time."""
 
     def followed_as_tokens(clip: CodedClip, at: int) -> np.ndarray:
         return pictures.decode(pictures.encode(followed(clip, at)))
 
     found: dict[str, Maker] = {
-        f"{OURS}, 4 steps": filled(filler, pictures, steps=4),
         f"{OURS}, 1 step": filled(filler, pictures, steps=1),
+        f"{OURS}, 4 steps": filled(filler, pictures, steps=4),
         f"{OURS}, 4 steps, drawn": filled(filler, pictures, steps=4, temperature=1.0),
         HOLD: held,
         "nearest": nearest,
@@ -58,7 +58,7 @@ def between_methods(filler: TokenFiller, pictures: Pictures, *, fewer: bool) -> 
         f"{FOLLOWED}, as tokens": followed_as_tokens,
         CEILING: lambda clip, at: clip.decoded[at + 1 : at + GAP],
     }
-    left_out = (f"{OURS}, 1 step", f"{OURS}, 4 steps, drawn", f"{FOLLOWED}, as tokens") if fewer else ()
+    left_out = (f"{OURS}, 4 steps", f"{OURS}, 4 steps, drawn", f"{FOLLOWED}, as tokens") if fewer else ()
     return {name: make for name, make in found.items() if name not in left_out}
 
 

@@ -26,14 +26,14 @@ from .generation_clips import CodedClip, Pictures, Tell, coded_clips, one_thread
 from .generation_quality import SIDES, spread
 from .tokens import clips_in
 
-EVERY = 2  # frames: of so many, one is told from those before it
+RUNS = 8  # of a clip, for each task, spread over it
 TASKS = ("next", "between")
 
 
 def measure_bits(args: argparse.Namespace, net: TokenGenerator, tell: Tell) -> dict[str, Any]:
     """By task: bits a token of the generator and of the simple models, of all tokens and of those that changed."""
     told = told_tokens(args, {"generator": net}, tell)
-    settings = {"raw": math.log2(net.fsq.codebook_size), "every": EVERY, "before": CONTEXT, "gap": GAP}
+    settings = {"raw": math.log2(net.fsq.codebook_size), "runs": RUNS, "before": CONTEXT, "gap": GAP}
     return {**settings, **{task: told[task].table(net) for task in TASKS}}
 
 
@@ -87,9 +87,9 @@ class Told:
 
 
 def told_tokens(
-    args: argparse.Namespace, nets: Mapping[str, TokenGenerator], tell: Tell, *, fewest: int | None = None
+    args: argparse.Namespace, nets: Mapping[str, TokenGenerator], tell: Tell, *, runs: int = RUNS
 ) -> dict[str, Told]:
-    """By task what the networks take for tokens of the clips of `args.clips`; at most `fewest` runs of each, if given.
+    """By task what the networks take for tokens of the clips of `args.clips`; at most so many runs of each.
 
     All networks are asked for the same, with the same guess. Changes of shot are not left out. ValueError for no clips.
     """
@@ -98,7 +98,7 @@ def told_tokens(
     with one_thread():
         clips = coded_clips(paths, Pictures(image), [], side=SIDES[0], frames=args.frames)
         for number, clip in enumerate(clips):
-            add_clip(found, number, clip, image, nets, fewest)
+            add_clip(found, number, clip, image, nets, runs)
             tell(f"  {clip.name}: tokens of {len(clip.tokens)} frames")
     if not all(map(len, found.values())):
         raise ValueError(f"None of the {len(paths)} clips has more than {GAP} frames. Give others with --clips DIR.")
@@ -111,16 +111,16 @@ def add_clip(
     clip: CodedClip,
     image: ImageTokenizer,
     nets: Mapping[str, TokenGenerator],
-    fewest: int | None = None,
+    runs: int,
 ) -> None:
     """Adds the runs of a clip to what was found."""
     frames = len(clip.tokens)
-    for at in _some(range(EVERY, frames, EVERY), fewest):
-        run = clip.tokens[max(0, at - CONTEXT) : at + 1]
+    for at in spread(range(CONTEXT, frames), runs):
+        run = clip.tokens[at - CONTEXT : at + 1]
         last = torch.arange(len(run)) == len(run) - 1
         bits = _asked(run, last, image, nets)
         found["next"].add(number, run[-1:], run[-2:-1], torch.ones(1, dtype=torch.long), bits)
-    for at in _some(range(0, frames - GAP, GAP), fewest):
+    for at in spread(range(0, frames - GAP, GAP), runs):
         run = clip.tokens[at : at + GAP + 1]
         place = torch.arange(1, GAP)
         later = place > GAP // 2
@@ -128,10 +128,6 @@ def add_clip(
         asked = torch.zeros(GAP + 1, dtype=torch.bool).index_fill(0, place, True)
         bits = _asked(run, asked, image, nets)
         found["between"].add(number, run[1:-1], beside, torch.minimum(place, GAP - place), bits)
-
-
-def _some(places: range, fewest: int | None) -> list[int]:
-    return spread(places, len(places) if fewest is None else fewest)
 
 
 @torch.inference_mode()

@@ -29,7 +29,7 @@ NETS = {
     "small": "3 linear : 1 window",
 }
 """Names of the weights, and what their attention is."""
-RUNS = 2  # of a clip, for each of what is measured
+RUNS = 2  # of a clip, for bits; one gap for decibels
 TIMED = {256: 3, 512: 1}
 """Sides of frames in pixels, and how often a pass over them is timed."""
 
@@ -37,7 +37,7 @@ TIMED = {256: 3, 512: 1}
 def measure_kinds(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """Bits a token, dB of moving pixels between known frames, and CPU seconds, of each kind; on one thread."""
     image, nets = load_tokenizer().image, {name: load_generator(name) for name in NETS}
-    told = told_tokens(args, nets, tell, fewest=RUNS)
+    told = told_tokens(args, nets, tell, runs=RUNS)
     quality = _between(args, nets, image, tell)
     rows = []
     for name, kind in NETS.items():
@@ -66,7 +66,7 @@ def _between(
         clips = coded_clips(clips_in(args.clips)[: args.limit], pictures, [], side=SIDES[0], frames=args.frames)
         for clip in clips:
             every = range(0, len(clip.source) - GAP, GAP)
-            gaps = spread([at for at in every if clip.whole(at, at + GAP)], RUNS)
+            gaps = spread([at for at in every if clip.whole(at, at + GAP)], 1)
             if gaps:
                 judged = measure_gaps(clip, gaps, {**methods, BLEND: blended})["methods"]
                 found.append({name: each["moving"] for name, each in judged.items()})

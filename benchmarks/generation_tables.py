@@ -87,9 +87,9 @@ def _after(result: dict[str, Any]) -> str:
     ]
     text = (
         f"The first, fourth and eighth frame made, in the same way: medians over {_clips(first)}, in each from up to "
-        f"three places with at least {result['seen']} known frames, at {large} pixels from one. Here moving is what "
-        f"differs from the last known frame.{_left(first, ours)} What is drawn is drawn with {result['seeds']} seeds: "
-        "errors of all of them together, and those of the seed that came nearest, which nobody knows beforehand. "
+        f"{result['starts']} places with at least {result['seen']} known frames, at {large} pixels from one. Here "
+        f"moving is what differs from the last known frame.{_left(first, ours)} What is drawn is drawn with "
+        f"{result['seeds']} seeds: errors of all of them together, and those of the seed that came nearest, which nobody knows beforehand. "
         f"*Ours ahead* is of all eight frames.{_others(first)}"
     )
     shown = [OURS, "copy last", "motion carried on", CEILING]

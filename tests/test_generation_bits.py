@@ -103,11 +103,11 @@ class TestConditional:
 
 class TestRuns:
     def test_what_is_asked_for(self, net, clip, tiny_tokenizer):
-        """Every second frame from three before it, and two gaps of seven frames; beside them the nearest known ones."""
+        """Frames from three before them, and two gaps of seven frames; beside them the nearest known ones."""
         found = {"next": Told(), "between": Told()}
-        add_clip(found, 3, clip, tiny_tokenizer.image, {"net": net})
+        add_clip(found, 3, clip, tiny_tokenizer.image, {"net": net}, 5)
         later, between, tokens = found["next"], found["between"], clip.tokens.numpy()
-        frames = range(2, 18, 2)
+        frames = [4, 7, 10, 13, 16]
         assert np.array_equal(later["tokens"], tokens[frames].ravel())
         assert np.array_equal(later["beside"], tokens[[at - 1 for at in frames]].ravel())
         assert set(later["clip"]) == {3} and set(later["away"]) == {1}
@@ -117,25 +117,26 @@ class TestRuns:
         assert between["away"][:: tokens[0].size].tolist() == [1, 2, 3, 4, 3, 2, 1] * 2
         known = torch.ones(4, 4, 6, dtype=torch.bool)
         known[3] = False
-        run = torch.where(known, clip.tokens[3:7], 0)
+        run = torch.where(known, clip.tokens[4:8], 0)
         with torch.inference_mode():
-            bits = net.bits(clip.tokens[None, 3:7], known[None], guess(tiny_tokenizer.image, run, known)[None])
-        assert torch.allclose(torch.from_numpy(later["net"]).view(-1, 4, 6)[2], bits[0, 3].double())
+            bits = net.bits(clip.tokens[None, 4:8], known[None], guess(tiny_tokenizer.image, run, known)[None])
+        assert torch.allclose(torch.from_numpy(later["net"]).view(-1, 4, 6)[1], bits[0, 3].double())
 
     def test_what_is_asked_for_is_not_seen(self, net, clip, tiny_tokenizer):
         """Bits are those of distributions that do not depend on the tokens: over all tokens they add up to one."""
         shares = torch.zeros(4, 6, dtype=torch.float64)
         for token in range(12):
             tokens = clip.tokens.clone()
-            tokens[16] = token
+            tokens[16] = token  # told from 13 to 15, and as the end of a gap beside it
             found = {"next": Told(), "between": Told()}
-            add_clip(found, 0, CodedClip("a", clip.source, tokens, clip.decoded, ()), tiny_tokenizer.image, {"n": net})
-            shares += torch.from_numpy(found["next"]["n"]).view(-1, 4, 6)[7].neg().exp2()
+            other = CodedClip("a", clip.source, tokens, clip.decoded, ())
+            add_clip(found, 0, other, tiny_tokenizer.image, {"n": net}, 5)
+            shares += torch.from_numpy(found["next"]["n"]).view(-1, 4, 6)[4].neg().exp2()
         assert torch.allclose(shares, torch.ones_like(shares), atol=1e-4)
 
     def test_fewer(self, net, clip, tiny_tokenizer):
         found = {"next": Told(), "between": Told()}
-        add_clip(found, 0, clip, tiny_tokenizer.image, {"net": net}, fewest=1)
+        add_clip(found, 0, clip, tiny_tokenizer.image, {"net": net}, 1)
         assert len(found["next"]) == 24 and len(found["between"]) == 7 * 24
 
 
@@ -177,13 +178,13 @@ class TestMeasured:
     def test_of_clips(self, clips, net):
         told = []
         found = measure_bits(clips, net, told.append)
-        assert (found["next"]["tokens"], found["between"]["tokens"]) == (7 * 16, 7 * 16) and len(told) == 2
+        assert (found["next"]["tokens"], found["between"]["tokens"]) == (10 * 16, 7 * 16) and len(told) == 2
         assert (found["next"]["clips"], found["between"]["clips"]) == (2, 1)
-        assert (found["every"], found["before"], found["gap"], found["raw"]) == (2, 3, 8, math.log2(12))
+        assert (found["runs"], found["before"], found["gap"], found["raw"]) == (8, 3, 8, math.log2(12))
         assert 0 < found["next"]["generator"]["all"] < 20
 
     def test_networks_are_asked_for_the_same(self, clips, net):
-        found = told_tokens(clips, {"one": net, "other": net}, lambda line: None, fewest=1)
+        found = told_tokens(clips, {"one": net, "other": net}, lambda line: None, runs=1)
         assert np.array_equal(found["between"]["one"], found["between"]["other"])
 
     def test_clips_are_too_short(self, clips, net):
