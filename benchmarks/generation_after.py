@@ -31,13 +31,8 @@ def measure_after(args: argparse.Namespace, filler: TokenFiller, tell: Tell) -> 
         places = spread([at for at in every if clip.whole(at - SEEN + 1, at + AHEAD)], 1 if fewer else STARTS)
         return measure_places(clip, places, filler, pictures, () if fewer else SEEDS) if places else None
 
-    return {
-        "ahead": AHEAD,
-        "seen": SEEN,
-        "starts": STARTS,
-        "seeds": len(SEEDS),
-        **measure_clips(args, pictures, work, tell),
-    }
+    settings = {"ahead": AHEAD, "seen": SEEN, "starts": STARTS, "seeds": len(SEEDS)}
+    return {**settings, **measure_clips(args, pictures, work, tell)}
 
 
 def measure_places(

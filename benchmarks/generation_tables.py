@@ -89,8 +89,8 @@ def _after(result: dict[str, Any]) -> str:
         f"The first, fourth and eighth frame made, in the same way: medians over {_clips(first)}, in each from up to "
         f"{result['starts']} places with at least {result['seen']} known frames, at {large} pixels from one. Here "
         f"moving is what differs from the last known frame.{_left(first, ours)} What is drawn is drawn with "
-        f"{result['seeds']} seeds: errors of all of them together, and those of the seed that came nearest, which nobody knows beforehand. "
-        f"*Ours ahead* is of all eight frames.{_others(first)}"
+        f"{result['seeds']} seeds: errors of all of them together, and those of the seed that came nearest, which "
+        f"nobody knows beforehand. *Ours ahead* is of all eight frames.{_others(first)}"
     )
     shown = [OURS, "copy last", "motion carried on", CEILING]
     return f"{table(head, rows)}\n\n{text}\n\n{_each_clip(first, shown, 'starts')}"
@@ -200,18 +200,14 @@ def _kinds(result: dict[str, Any]) -> str:
     ]
     sizes = [row["parameters"] / 1e6 for row in result["rows"]]
     text = (
-        f"Generators of {min(sizes):.2f} to {max(sizes):.2f} million weights, trained alike, that differ in their "
-        f"attention alone; {result['runs']} runs of each clip, moving pixels of frames between made in one step "
-        f"(linear blend: {_number(result['blend'])} dB), and in brackets how much that is of full attention's. CPU "
-        f"seconds of the network for a frame, of {result['gap'] - 1} asked for at once; {_threads(result)}."
+        f"Generators of {min(sizes):.2f} to {max(sizes):.2f} million weights, trained for as many steps on the same "
+        f"crops, that differ in their attention alone; {result['runs']} runs of each clip for bits, one for moving "
+        f"pixels of frames between, made in one step (linear blend: {_number(result['blend'])} dB); in brackets how "
+        "much that is of full attention's. CPU seconds of the network for a frame, of "
+        f"{result['gap'] - 1} asked for at once; {_threads(result)}."
     )
-    head = [
-        "attention",
-        "bits, next frame",
-        "bits, frames between",
-        "moving, dB",
-        *(f"s at {side} pixels" for side in sides),
-    ]
+    seconds = (f"s a frame of {side} pixels" for side in sides)
+    head = ["attention", "bits, next frame", "bits, frames between", "moving, dB", *seconds]
     return f"{table(head, rows)}\n\n{text}"
 
 
