@@ -34,9 +34,10 @@ def _unwatched(*_: int) -> None:
 class Knobs:
     """How tokens are made.
 
-    With temperature 0 they are those whose pixels are nearest to what may be expected. Above, digits are drawn (1: as
-    likely as the generator takes them to be). Over `steps` steps those that are sure are kept first. Randomness is that
-    of `generator` alone, which is on the CPU. `check` may raise to cancel.
+    With temperature 0 they are those whose pixels are nearest to what may be expected, all at once: more steps change
+    nothing that can be measured. Above, digits are drawn (1: as likely as the generator takes them to be), over `steps`
+    steps, those that are sure first. Randomness is that of `generator` alone, which is on the CPU. `check` may raise to
+    cancel.
     """
 
     steps: int = 4
@@ -49,6 +50,11 @@ class Knobs:
             raise ValueError(
                 f"Invalid steps {self.steps} or temperature {self.temperature}. Supported are 1 to 64, and 0 to 10."
             )
+
+    @property
+    def rounds(self) -> int:
+        """How often the network looks at what is asked for."""
+        return self.steps if self.temperature else 1
 
 
 class TokenFiller:
@@ -119,7 +125,7 @@ class TokenFiller:
         made, done = indices.to(self.device), known.to(self.device)
         guessed = guess(self.image, made, done)[None]
         total = int((~done).sum())
-        for step in range(knobs.steps):
+        for step in range(knobs.rounds):
             left = int((~done).sum())
             if not left:
                 break
@@ -127,8 +133,8 @@ class TokenFiller:
             self.calls += 1
             drawn, sure = _drawn(self.net, self.net.look(made[None], done[None], guessed), knobs)
             # a cosine: few at first, when little is known
-            rest = math.floor(total * math.cos(math.pi / 2 * (step + 1) / knobs.steps))
-            keep = left if step + 1 == knobs.steps else max(1, left - rest)
+            rest = math.floor(total * math.cos(math.pi / 2 * (step + 1) / knobs.rounds))
+            keep = left if step + 1 == knobs.rounds else max(1, left - rest)
             chosen = torch.where(done, -math.inf, sure).flatten().topk(keep).indices
             made.view(-1)[chosen] = drawn.view(-1)[chosen]
             done.view(-1)[chosen] = True
@@ -138,10 +144,8 @@ class TokenFiller:
 def _drawn(net: TokenGenerator, seen: Seen, knobs: Knobs) -> tuple[Tensor, Tensor]:
     """Tokens `[t, h, w]` of a batch of one, and how sure they are."""
     if not knobs.temperature:
-        logits = net.logits(seen)
-        digits = net.expected(seen, logits).round().long()
-        each = [part.log_softmax(-1).gather(-1, digits[..., i, None])[..., 0] for i, part in enumerate(logits)]
-        return net.fsq.digits_to_indices(digits)[0], torch.stack(each).sum(0)[0]
+        digits = net.expected(seen, net.logits(seen)).round().long()
+        return net.fsq.digits_to_indices(digits)[0], torch.zeros(digits.shape[1:-1], device=digits.device)
     digits = torch.zeros(*seen.exists.shape[:-1], len(net.config.levels), dtype=torch.long, device=seen.exists.device)
     sure = torch.zeros(digits.shape[:-1], device=digits.device)
     for place in range(len(net.config.levels)):
