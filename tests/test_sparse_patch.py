@@ -1,0 +1,281 @@
+"""Sparse attention in models of others: exact where it must be, what it is said to see elsewhere, on any grid."""
+
+import logging
+import random
+
+import pytest
+import torch
+
+from tokenreel.models.attention import Grid
+from tokenreel.models.attention_calls import Forward, Gate
+from tokenreel.models.sparse_patch import SPARSE_KINDS, SparseRun, SparseSettings
+
+CHOOSING = ("window", "top-k")
+
+
+def backend(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, **others):
+    """Attention as ComfyUI's functions have it."""
+    assert set(others) <= {"transformer_options", "_inside_attn_wrapper"}
+    if not skip_reshape:
+        q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
+    assert q.shape[1] == heads
+    if mask is not None and mask.ndim == 3:
+        mask = mask[:, None]
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
+
+
+def rows(tokens, heads=2, size=8, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, tokens, heads * size, generator=generator) for _ in range(3)]
+
+
+def by_heads(x, heads=2):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def seen_by(run, forward, tokens):
+    """bool `[N, N]`: which keys each query sees, read off values that are numbers of tokens."""
+    q = torch.zeros(1, tokens, tokens)
+    return run.attend(forward, backend, (q, q, torch.eye(tokens)[None], 1), {})[0] > 0
+
+
+class TestExact:
+    @pytest.mark.parametrize("grid", [(1, 5, 7), (4, 6, 6), (5, 7, 11)])
+    @pytest.mark.parametrize("others", [(0, 0), (3, 0), (0, 5), (2, 4)])
+    @pytest.mark.parametrize("settings", [{"window": (99, 99, 99)}, {"density": 1.0}, {"kind": "top-k", "density": 1}])
+    def test_where_everything_is_seen_nothing_changes(self, grid, others, settings):
+        before, after = others
+        tokens = before + after + Grid(*grid).tokens
+        run = SparseRun(SparseSettings(**settings))
+        arguments = (*rows(tokens, batch=2), 2)
+        made = run.attend(Forward(Grid(*grid), before), backend, arguments, {})
+        assert torch.equal(made, backend(*arguments))
+        assert run.report().startswith("0 of 1 calls patched, 100% of the work")
+
+    @pytest.mark.parametrize("first_frame", [True, False])
+    @pytest.mark.parametrize("kind", CHOOSING)
+    def test_each_query_sees_what_it_is_said_to(self, kind, first_frame):
+        grid, before, after = Grid(6, 6, 7), 2, 3
+        tokens = before + grid.tokens + after
+        settings = SparseSettings(kind, 0.2, (2, 3, 4), tile=(2, 3, 3), cube=(2, 2, 2), first_frame=first_frame)
+        run = SparseRun(settings)
+        seen = seen_by(run, Forward(grid, before), tokens)
+        video = slice(before, before + grid.tokens)
+        others = [*range(before), *range(tokens - after, tokens)]
+        assert seen[:, others].all() and seen[others].all()
+        if first_frame:
+            assert seen[:, before : before + 42].all()
+        assert len(set(seen[video].sum(1).tolist())) == 1  # as many for all
+        assert run.shares[0] == pytest.approx(float(seen.float().mean()))
+        if kind == "window":
+            places = torch.cartesian_prod(*(torch.arange(side) for side in grid))
+            around = slice(42 * first_frame, None)
+            for query, keys in zip(places, seen[video, video][:, around], strict=True):
+                box = places[around][keys]
+                low, high = box.amin(0), box.amax(0)
+                assert (high - low + 1).tolist() == [2, 3, 4] and int(keys.sum()) == 24  # a box without holes
+                assert (query - query.clamp(low, high)).abs().max() <= 1
+
+    @pytest.mark.parametrize("kind", CHOOSING)
+    def test_it_is_softmax_over_what_is_seen(self, kind):
+        grid, before = Grid(4, 5, 6), 3
+        tokens = grid.tokens + before
+        run = SparseRun(SparseSettings(kind, 0.3, tile=(2, 2, 3), cube=(2, 2, 2)))
+        q, k, v = rows(tokens, heads=1, size=tokens)
+        weights = run.attend(Forward(grid, before), backend, (q, k, torch.eye(tokens)[None], 1), {})
+        made = run.attend(Forward(grid, before), backend, (q, k, v, 1), {})
+        assert run.patched == 2
+        assert torch.allclose(made, backend(q, k, v, 1, mask=weights > 0), atol=1e-5)
+
+
+class TestChoice:
+    def test_the_cubes_that_matter_are_found(self):
+        """Where each query fits the keys of one cube far from it, top-k has next to no error, a window a large one."""
+        grid = Grid(4, 8, 8)
+        t, h, w = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
+        tile = (t // 2 * 4 + h // 4 * 2 + w // 4).flatten()
+        keys = 12 * torch.nn.functional.one_hot(tile, 8).float()[None]
+        queries = 12 * torch.nn.functional.one_hot(7 - tile, 8).float()[None]
+        values = torch.randn(1, grid.tokens, 8, generator=torch.Generator().manual_seed(0))
+        exact = backend(queries, keys, values, 1)
+        errors = {}
+        for kind in CHOOSING:
+            run = SparseRun(SparseSettings(kind, 0.3, tile=(2, 4, 4), cube=(2, 4, 4), first_frame=False))
+            errors[kind] = float((run.attend(Forward(grid), backend, (queries, keys, values, 1), {}) - exact).norm())
+        assert errors["top-k"] < 1e-3 * float(exact.norm()) and errors["window"] > 0.3 * float(exact.norm())
+
+    def test_each_head_chooses_for_itself(self):
+        grid = Grid(4, 6, 6)
+        settings = SparseSettings("top-k", 0.2, tile=(2, 3, 3), cube=(2, 2, 2))
+        q, k, v = rows(grid.tokens, heads=2)
+        both = SparseRun(settings).attend(Forward(grid), backend, (q, k, v, 2), {})
+        for head, some in ((0, slice(0, 8)), (1, slice(8, 16))):
+            arguments = (q[..., some], k[..., some], v[..., some], 1)
+            alone = SparseRun(settings).attend(Forward(grid), backend, arguments, {})
+            assert torch.allclose(both[..., some], alone, atol=1e-6), head
+
+    @pytest.mark.parametrize("kind", CHOOSING)
+    def test_more_keys_are_nearer_to_all(self, kind):
+        grid = Grid(4, 8, 8)
+        arguments = (*rows(grid.tokens, seed=3), 2)
+        exact, errors = backend(*arguments), []
+        for share in (0.1, 0.4, 0.9):
+            made = SparseRun(SparseSettings(kind, share)).attend(Forward(grid), backend, arguments, {})
+            errors.append(float((made - exact).norm()))
+        assert errors == sorted(errors, reverse=True)
+
+
+class TestShapes:
+    def test_grids_of_any_size_with_tokens_around(self):
+        """Odd and prime sides, references, text, masks, batches, both layouts."""
+        chance = random.Random(0)
+        for number in range(240):
+            grid = Grid(chance.choice((1, 2, 3, 5, 8)), chance.choice((1, 3, 7, 9)), chance.choice((2, 5, 11)))
+            before, after = chance.choice((0, 0, 1, 7)), chance.choice((0, 0, 1, 13))
+            heads, size, batch = chance.choice((1, 2, 3)), chance.choice((4, 8)), chance.choice((1, 2))
+            tokens = before + grid.tokens + after
+            tensors = rows(tokens, heads, size, batch, seed=number)
+            options = {}
+            if chance.random() < 0.5:
+                tensors = [by_heads(each, heads) for each in tensors]
+                options = {"skip_reshape": True, "skip_output_reshape": chance.random() < 0.5}
+            if chance.random() < 0.4:
+                hidden = torch.zeros(chance.choice((1, batch)), 1, tokens)
+                hidden[..., : before // 2] = -1e9
+                options["mask"] = hidden[:, None] if chance.random() < 0.5 else hidden
+            settings = SparseSettings(
+                chance.choice(CHOOSING),
+                chance.choice((0.05, 0.2, 0.5)),
+                tile=(chance.choice((1, 2, 4)), chance.choice((2, 4, 8)), 4),
+                cube=(chance.choice((1, 2)), 2, chance.choice((2, 4))),
+                first_frame=chance.random() < 0.5,
+            )
+            run = SparseRun(settings)
+            made = run.attend(Forward(grid, before), backend, (*tensors, heads), dict(options))
+            exact = backend(*tensors, heads, **options)
+            assert made.shape == exact.shape and torch.isfinite(made).all(), (grid, settings)
+            outside = [*range(before), *range(tokens - after, tokens)]
+            assert torch.allclose(made[..., outside, :], exact[..., outside, :], atol=1e-5)
+
+    @pytest.mark.parametrize("kind", SPARSE_KINDS)
+    def test_layouts_give_the_same(self, kind):
+        grid = Grid(3, 6, 5)
+        q, k, v = rows(grid.tokens, batch=2)
+        run = SparseRun(SparseSettings(kind, 0.3, tile=(2, 3, 3)))
+        flat = run.attend(Forward(grid), backend, (q, k, v, 2), {})
+        tensors = [by_heads(each) for each in (q, k, v)]
+        apart = run.attend(Forward(grid), backend, (*tensors, 2), {"skip_reshape": True, "skip_output_reshape": True})
+        assert torch.allclose(apart.transpose(1, 2).flatten(2), flat, atol=1e-5)
+
+    def test_hidden_keys_stay_hidden(self):
+        grid, before = Grid(4, 6, 6), 6
+        tokens = grid.tokens + before
+        q, k, v = rows(tokens)
+        hidden = torch.zeros(1, 1, tokens)
+        hidden[..., :4] = -torch.inf
+        for kind in CHOOSING:
+            run = SparseRun(SparseSettings(kind, 0.3))
+            first = run.attend(Forward(grid, before), backend, (q, k, v, 2), {"mask": hidden})
+            louder = v.clone()
+            louder[:, :4] += 100
+            assert torch.allclose(
+                run.attend(Forward(grid, before), backend, (q, k, louder, 2), {"mask": hidden}), first
+            )
+
+
+class TestDense:
+    GRID = Grid(3, 6, 6)
+
+    def tensors(self, tokens=None):
+        return (*rows(tokens or self.GRID.tokens), 2)
+
+    def ran(self, forward, arguments, options=None, gate=None, caplog=None):
+        run = SparseRun(SparseSettings(density=0.2, tile=(1, 3, 3)), gate)
+        with caplog.at_level(logging.INFO, "tokenreel"):
+            for _ in range(3):
+                patched = run.patched
+                made = run.attend(forward, backend, arguments, dict(options or {}))
+                plain = {name: value for name, value in (options or {}).items() if name != "transformer_options"}
+                assert torch.equal(made, backend(*arguments, **plain)) == (run.patched == patched)
+        return run, [record.message for record in caplog.records]
+
+    @pytest.mark.parametrize(
+        "gate, forward, reason",
+        [
+            (Gate(least_tokens=109), Forward(GRID), "fewer than 109 tokens"),
+            (Gate(first_sigma=0.9), Forward(GRID, sigma=0.95), "steps that were to stay dense"),
+            (Gate(last_sigma=0.2), Forward(GRID, sigma=0.1), "steps that were to stay dense"),
+            (Gate(first_blocks=3), Forward(GRID, blocks=9), "blocks that were to stay dense"),
+            (Gate(last_blocks=9), Forward(GRID, blocks=9), "blocks that were to stay dense"),
+        ],
+    )
+    def test_gates(self, gate, forward, reason, caplog):
+        run, lines = self.ran(forward, self.tensors(), gate=gate, caplog=caplog)
+        assert run.patched == 0 and lines == [f"Efficient Attention: runs dense: {reason}."]
+
+    def test_blocks_are_counted_or_told(self, caplog):
+        gate = Gate(first_blocks=1, last_blocks=1)
+        run, _ = self.ran(Forward(self.GRID, blocks=3), self.tensors(), gate=gate, caplog=caplog)
+        assert run.patched == 1
+        told = {"transformer_options": {"block_index": 0, "block_type": "single"}}
+        run, _ = self.ran(Forward(self.GRID, doubles=2, blocks=4), self.tensors(), told, gate, caplog)
+        assert run.patched == 3
+        run, _ = self.ran(Forward(self.GRID, doubles=3, blocks=4), self.tensors(), told, gate, caplog)
+        assert run.patched == 0
+
+    def test_what_cannot_be_answered_is_said_once(self, caplog):
+        mask = {"mask": torch.zeros(1, 1, 108, 108)}
+        run, lines = self.ran(Forward(self.GRID), self.tensors(), mask, caplog=caplog)
+        assert run.dense == {"a mask hides other keys from each query": 3} and len(lines) == 1
+        caplog.clear()
+        _, lines = self.ran(Forward(self.GRID, -1), self.tensors(110), caplog=caplog)
+        assert len(lines) == 1 and "order that is not known" in lines[0]
+        caplog.clear()
+        q, k, v = rows(120)
+        _, lines = self.ran(Forward(self.GRID), (q[:, :108], k, v, 2), caplog=caplog)
+        assert lines == ["Efficient Attention: runs dense: queries and keys are different tokens."]
+
+    def test_calls_about_other_tokens_are_none_of_ours(self, caplog):
+        q, k, v = rows(108)
+        for arguments in ((q, k[:, :9], v[:, :9], 2), (q[:, :9], k[:, :9], v[:, :9], 2)):
+            run, lines = self.ran(Forward(self.GRID), arguments, caplog=caplog)
+            assert not run.patched and not run.dense and not lines
+        run, lines = self.ran(
+            Forward(self.GRID, None, frozenset({200})), self.tensors(200), caplog=caplog
+        )  # text refined alone
+        assert not run.patched and not run.dense and not lines
+        run, _ = self.ran(Forward(None), self.tensors(), caplog=caplog)
+        assert run.report() == "no call of attention about a video came by; another patch may have taken its place"
+
+    def test_the_report_counts(self, caplog):
+        run, _ = self.ran(Forward(self.GRID, blocks=3), self.tensors(), gate=Gate(first_blocks=1), caplog=caplog)
+        assert run.report().startswith("2 of 3 calls patched, ")
+        assert run.report().endswith("(1 dense: blocks that were to stay dense)")
+        assert run.density == pytest.approx((1 + sum(run.shares)) / 3)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "wrong", [{"kind": "none"}, {"density": 0}, {"density": 1.1}, {"tile": (0, 1, 1)}, {"window": (1, 1, 0)}]
+    )
+    def test_wrong_ones_are_refused(self, wrong):
+        with pytest.raises(ValueError, match=r"^(Unknown|Invalid) "):
+            SparseSettings(**wrong)
+
+    def test_options_reach_the_backend(self):
+        grid, given = Grid(3, 4, 4), []
+
+        def spy(*arguments, **options):
+            given.append(options)
+            return backend(*arguments, **{name: value for name, value in options.items() if name != "low"})
+
+        options = {
+            "attn_precision": torch.float32,
+            "skip_reshape": False,
+            "low": False,
+            "transformer_options": {"a": 1},
+        }
+        SparseRun(SparseSettings(density=0.1, tile=(1, 2, 2))).attend(Forward(grid), spy, (*rows(48), 2), options)
+        kept = {"attn_precision": torch.float32, "low": False, "transformer_options": {"a": 1}}
+        assert given and all(each == kept for each in given)
