@@ -1,0 +1,292 @@
+"""Tokens of other people's video models that say what the frame before said: one stands for all of them.
+
+A token is compared with the last one kept at its place, frame by frame, so that finding what is redundant takes no more
+than looking at every token once. keys: queries stay, keys and values of redundant tokens are left out, and the token
+that stands for m of them weighs as much as m (its logarithm is added to the scores; after asymmetric reduction, Sun et
+al., ICML 2025, arXiv 2412.11706, and token merging, Bolya and Hoffman, 2023, arXiv 2303.17604). blocks: whole blocks of
+the model see only the tokens that are kept, and what a block changed in one is added to all that it stands for.
+
+The first frame, every frame that begins a stretch of `refresh`, tokens where guidance has most to say, and everything
+outside of the video's grid are always kept. Where nothing is redundant the result is the same, bit for bit.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import Grid
+from .attention_calls import MERGED, AttentionCall, Forward, Gate, Place, Run
+
+MergeMode = Literal["keys", "blocks"]
+MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
+_MORE = 8  # channels of a head that carry the weight of a key; kernels want multiples of 8
+_PASSED_ON = {"txt", "transformer_options", "prompt_timestep", "modulation_dims_txt"}  # about no token of the video
+_BOUNDARIES = ("modulation_dims", "modulation_dims_img")  # the first frame ends there, of which all tokens are kept
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """At most `ratio` of the video's tokens are left out, in [0, 0.9]: those that are at least `threshold` alike.
+
+    `threshold` is a cosine in [-1, 1]. `refresh`: one frame in so many is kept whole, 0: only the first one. `protect`:
+    share of tokens that are kept for what guidance changes there, in [0, 1].
+    """
+
+    mode: MergeMode = "keys"
+    ratio: float = 0.5
+    threshold: float = 0.9
+    refresh: int = 0
+    protect: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.mode not in MERGE_MODES:
+            raise ValueError(f"Unknown mode {self.mode!r}. Supported are {', '.join(MERGE_MODES)}.")
+        if not 0 <= self.ratio <= 0.9 or not -1 <= self.threshold <= 1:
+            raise ValueError(
+                f"Invalid ratio {self.ratio} or threshold {self.threshold}. They are in [0, 0.9] and in [-1, 1]."
+            )
+        if self.refresh < 0 or not 0 <= self.protect <= 1:
+            raise ValueError(
+                f"Invalid refresh {self.refresh} or protect {self.protect}. They are at least 0 and in [0, 1]."
+            )
+
+
+class Merged(NamedTuple):
+    """`kept` `[K]`: numbers of tokens in their order. `stands` `[N]`: where in `kept` the one is that stands for each.
+
+    `counts` `[K]`: for how many a token stands, with itself.
+    """
+
+    kept: Tensor
+    stands: Tensor
+    counts: Tensor
+
+
+def find_redundant(features: Tensor, grid: Grid, settings: MergeSettings, important: Tensor | None = None) -> Merged:
+    """Which tokens of `[B, N, C]`, N = t * h * w, are redundant in all of the batch.
+
+    `important` `[N]`, any numbers of at least 0: those of the largest are kept.
+    """
+    t, frame = grid.t, grid.h * grid.w
+    frames = features.unflatten(1, (t, frame))
+    alike = torch.full((t, frame), -torch.inf, device=features.device)
+    last = frames[:, 0].float()
+    for number in range(1, t):
+        now = frames[:, number].float()
+        if settings.refresh and number % settings.refresh == 0:
+            last = now
+            continue
+        alike[number] = F.cosine_similarity(now, last, dim=-1).amin(0)
+        last = torch.where((alike[number] >= settings.threshold)[None, :, None], last, now)
+    alike = alike.flatten()
+    if important is not None and settings.protect:
+        count = round(settings.protect * len(alike))
+        alike[important.topk(count).indices] = -torch.inf
+    return _merged((alike >= settings.threshold) & _largest(alike, int(settings.ratio * len(alike))), grid)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """bool of the shape of `values` `[N]`: the `count` largest"""
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    chosen[values.topk(count).indices] = True
+    return chosen
+
+
+def _merged(left_out: Tensor, grid: Grid) -> Merged:
+    kept = ~left_out
+    number = torch.arange(grid.tokens, device=left_out.device)
+    last = torch.where(kept, number, -1).unflatten(0, (grid.t, -1)).cummax(0).values.flatten()
+    stands = (kept.cumsum(0) - 1)[last]
+    return Merged(number[kept], stands, torch.bincount(stands, minlength=0))
+
+
+class MergeRun(Run):
+    """Merging while a model samples once."""
+
+    def __init__(self, settings: MergeSettings, gate: Gate | None = None):
+        super().__init__("Merge Redundant Tokens", gate or Gate())
+        self.settings = settings
+        self._guidance: Tensor | None = None
+        self._found: tuple[Forward, Merged] | None = None
+
+    def finish(self) -> None:
+        self._guidance = self._found = None
+        super().finish()
+
+    def watch(self, positive: Tensor, negative: Tensor) -> None:
+        """What the model made of both conditions, `[B, C, T, H, W]`: in the next step, tokens are kept for it."""
+        if self.settings.protect and positive.ndim == 5 and positive.shape == negative.shape:
+            self._guidance = (positive - negative).float().abs().mean((0, 1))[None]
+
+    def _important(self, grid: Grid) -> Tensor | None:
+        return (
+            None
+            if self._guidance is None
+            else F.adaptive_avg_pool3d(self._guidance, (grid.t, grid.h, grid.w)).flatten()
+        )
+
+    # -- keys
+
+    def attend(
+        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Tensor:
+        """What `backend(*arguments, **options)` gives, or nearly so."""
+        call = AttentionCall(backend, arguments, options)
+        place = self.admit(forward, call)
+        if place is None:
+            return call.dense()
+        q, k, v = call.rows()
+        # values, as positions have turned the keys
+        merged = find_redundant(_video(v, place), place.grid, self.settings, self._important(place.grid))
+        if len(merged.kept) == place.grid.tokens:
+            self.ran_dense("no token is redundant", asked=True)
+            return call.dense()
+        self.ran_patched((len(merged.kept) + place.before + place.after) / place.tokens)
+        keys = _numbers(merged, place)
+        weights = torch.zeros(len(keys), device=v.device)
+        weights[place.before : place.before + len(merged.kept)] = merged.counts.log()
+        return call.answer(_weighted(call, q, k[:, keys], v[:, keys], weights, keys))
+
+    # -- blocks
+
+    def through(
+        self,
+        forward: Forward,
+        number: int,
+        arguments: dict[str, Any],
+        original: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """What `original(arguments)`, block `number` of the model, gives, or nearly so."""
+        x = arguments["img"]
+        if not isinstance(x, Tensor):
+            self.ran_dense("blocks are given more than a video")
+            return original(arguments)
+        if forward.grid is None or x.shape[1] < forward.grid.tokens:
+            return original(arguments)
+        others = x.shape[1] - forward.grid.tokens
+        before = others if forward.before is None else forward.before
+        asked = self.gate.reason(forward, number)
+        if asked or before < 0 or before > others:
+            self.ran_dense(asked or "the model has tokens in an order that is not known", asked=asked is not None)
+            return original(arguments)
+        place = Place(forward.grid, before, others - before)
+        merged = self._merged_once(forward, x, place)
+        cut = _cut(arguments, forward, place, _numbers(merged, place))
+        if isinstance(cut, str) or len(merged.kept) == place.grid.tokens:
+            self.ran_dense(cut if isinstance(cut, str) else "no token is redundant", asked=not isinstance(cut, str))
+            return original(arguments)
+        self.ran_patched(cut["img"].shape[1] / place.tokens)
+        return self._spread(x, cut, original, place, merged)
+
+    def _merged_once(self, forward: Forward, x: Tensor, place: Place) -> Merged:
+        """All blocks of a forward merge what its first one found redundant."""
+        if self._found is None or self._found[0] is not forward:
+            found = find_redundant(_video(x, place), place.grid, self.settings, self._important(place.grid))
+            self._found = forward, found
+        return self._found[1]
+
+    def _spread(
+        self,
+        x: Tensor,
+        cut: dict[str, Any],
+        original: Callable[[dict[str, Any]], dict[str, Any]],
+        place: Place,
+        merged: Merged,
+    ) -> dict[str, Any]:
+        numbers = _numbers(merged, place)
+        was = cut["img"].clone()  # blocks may write into what they are given
+        out = original(cut)
+        changed = out["img"] - was
+        count, end = len(merged.kept), place.before + place.grid.tokens
+        made = x.clone()
+        made[:, place.before : end] += changed[:, place.before : place.before + count][:, merged.stands]
+        made[:, numbers] = out["img"]
+        return {**out, "img": made}
+
+
+def _video(x: Tensor, place: Place) -> Tensor:
+    return x[:, place.before : place.before + place.grid.tokens]
+
+
+def _numbers(merged: Merged, place: Place) -> Tensor:
+    """Which tokens of the whole sequence are kept."""
+    device = merged.kept.device
+    after = torch.arange(place.tokens - place.after, place.tokens, device=device)
+    return torch.cat([torch.arange(place.before, device=device), place.before + merged.kept, after])
+
+
+def _weighted(call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, keys: Tensor) -> Tensor:
+    """Attention in which `weights` `[K]` are added to the scores of the keys.
+
+    They are channels of their own, which every kernel can do; with a mask, the fastest ones cannot.
+    """
+    heads = call.heads
+    q, k, v = (each.unflatten(-1, (heads, -1)) for each in (q, k, v))  # [B, N, heads, d]
+    d = q.shape[-1]
+    scale = call.scale
+    extra = 1 / scale if scale is not None else math.sqrt(d + _MORE)
+    if scale is None:  # kernels divide by the root of the channels, which are more now
+        q = q * math.sqrt((d + _MORE) / d)
+    first = q.new_zeros(_MORE)
+    first[0] = extra
+    asked = torch.cat([q, first.expand(*q.shape[:-1], -1)], -1)
+    column = F.pad(weights.to(k.dtype)[:, None], (0, _MORE - 1))[None, :, None]  # [1, K, 1, more]
+    seen = torch.cat([k, column.expand(*k.shape[:-1], -1)], -1)
+    mask = call.key_mask()
+    hidden = None if mask is None else mask[:, None, keys].expand(q.shape[0], -1, -1)
+    made = call.part(asked.flatten(2), seen.flatten(2), F.pad(v, (0, _MORE)).flatten(2), heads, hidden)
+    return made.unflatten(-1, (heads, -1))[..., :d].flatten(2)
+
+
+def _cut(arguments: dict[str, Any], forward: Forward, place: Place, numbers: Tensor) -> dict[str, Any] | str:
+    """What a block is given, for the tokens of `numbers` alone; or why that cannot be."""
+    tokens, joined, where = place.tokens, place.tokens, numbers
+    if forward.doubles and "txt" in arguments:  # text beside the video, in the same attention
+        text = arguments["txt"].shape[1]
+        joined = tokens + text
+        apart = torch.arange(text, device=numbers.device)
+        where = torch.cat([apart, text + numbers] if forward.before is None else [numbers, tokens + apart])
+    cut = dict(arguments)
+    for name, value in arguments.items():
+        made: Any = value
+        if name == "img":
+            made = value[:, numbers]
+        elif name == "vec":
+            bounded = any(arguments.get(each) is not None for each in _BOUNDARIES)
+            made = value if bounded else _cut_modulation(value, tokens, numbers)
+        elif name == "pe":
+            made = _cut_positions(value, joined, where)
+        elif name == "attention_mask" and forward.doubles and value is not None:
+            made = value[..., where] if value.shape[-1] == joined and value.shape[-2] == 1 else None
+        elif name not in _PASSED_ON and name not in _BOUNDARIES and value is not None and name != "attention_mask":
+            return f"blocks are given {name}, which is not known"
+        if made is None and value is not None:
+            return f"{name} of the blocks is not laid out by tokens as known"
+        cut[name] = made
+    cut["transformer_options"] = {**(arguments.get("transformer_options") or {}), MERGED: len(numbers)}
+    return cut
+
+
+def _cut_modulation(value: Any, tokens: int, numbers: Tensor) -> Tensor | None:
+    if not isinstance(value, Tensor):
+        return None
+    count = value.shape[1] if value.ndim > 2 else 1
+    if count == 1:
+        return value
+    return value[:, numbers // (tokens // count)] if tokens % count == 0 else None
+
+
+def _cut_positions(value: Any, tokens: int, numbers: Tensor) -> Any:
+    """Tensors with tokens in their second or third dimension, also several of them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        parts = [_cut_positions(each, tokens, numbers) if isinstance(each, Tensor) else each for each in value]
+        return None if any(made is None for made in parts) else tuple(parts)
+    if not isinstance(value, Tensor):
+        return None
+    dims = [dim for dim in (1, 2) if dim < value.ndim and value.shape[dim] == tokens]
+    return value.index_select(dims[0], numbers) if len(dims) == 1 else None
