@@ -46,12 +46,12 @@ def measure_places(
     made, seconds = made_by(after_methods(filler, pictures), clip, places)
     judged = {name: _judged(runs, frames, seconds[name]) for name, frames in made.items()}
     if seeds:
-        methods = {str(seed): carried_on(filler, pictures, steps=4, temperature=1.0, seed=seed) for seed in seeds}
+        methods = {str(seed): carried_on(filler, pictures, temperature=1.0, seed=seed) for seed in seeds}
         each, seconds = made_by(methods, clip, places)
         drawn, spent = np.stack(list(each.values()), 1), sum(seconds.values())  # [N, S, F, H, W, 3]
         every, flat = runs.repeated(len(seeds)), drawn.reshape(-1, *drawn.shape[2:])
-        judged[f"{OURS}, 4 steps, drawn, mean of {len(seeds)}"] = _judged(every, flat, spent / len(seeds))
-        judged[f"{OURS}, 4 steps, drawn, best of {len(seeds)}"] = _judged(runs, best_of(runs, drawn), spent)
+        judged[f"{OURS}, drawn, mean of {len(seeds)}"] = _judged(every, flat, spent / len(seeds))
+        judged[f"{OURS}, drawn, best of {len(seeds)}"] = _judged(runs, best_of(runs, drawn), spent)
     return {"starts": len(places), "moving": float(runs.moving.mean()), "methods": judged}
 
 
@@ -69,7 +69,7 @@ def best_of(runs: Runs, drawn: np.ndarray) -> np.ndarray:
 def after_methods(filler: TokenFiller, pictures: Pictures) -> dict[str, Maker]:
     """By name, the generator first; all of them say one thing, whatever the seed."""
     return {
-        f"{OURS}, 1 step": carried_on(filler, pictures, steps=1),
+        OURS: carried_on(filler, pictures),
         COPY: copied,
         "motion carried on": moved_on,
         "pixels carried on": straight_on,
@@ -77,16 +77,14 @@ def after_methods(filler: TokenFiller, pictures: Pictures) -> dict[str, Maker]:
     }
 
 
-def carried_on(
-    filler: TokenFiller, pictures: Pictures, *, steps: int, temperature: float = 0.0, seed: int = 0
-) -> Maker:
-    """The generator's frames."""
+def carried_on(filler: TokenFiller, pictures: Pictures, *, temperature: float = 0.0, seed: int = 0) -> Maker:
+    """The generator's frames; drawn ones in four steps."""
 
     def make(clip: CodedClip, at: int) -> np.ndarray:
         made = filler.after(
             clip.tokens[: at + 1],
             AHEAD,
-            steps=steps,
+            steps=4,
             temperature=temperature,
             generator=torch.Generator().manual_seed(seed),
             check=resources.check_cancelled,

@@ -15,7 +15,7 @@ from .generation_clips import CodedClip, Pictures, Runs, Tell
 from .generation_quality import CEILING, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
 
 GAP = 8  # frames from one known frame to the next
-GAPS, FEWER = 3, 1  # of a clip, spread over it; where less is measured
+GAPS, FEWER = 4, 1  # of a clip, spread over it; where less is measured
 HOLD, BLEND, FOLLOWED = "hold last", "linear blend", "motion followed"
 _SHARES = np.arange(1, GAP).reshape(-1, 1, 1, 1) / GAP
 
@@ -48,9 +48,8 @@ def between_methods(filler: TokenFiller, pictures: Pictures, *, fewer: bool) -> 
         return pictures.decode(pictures.encode(followed(clip, at)))
 
     found: dict[str, Maker] = {
-        f"{OURS}, 1 step": filled(filler, pictures, steps=1),
-        f"{OURS}, 4 steps": filled(filler, pictures, steps=4),
-        f"{OURS}, 4 steps, drawn": filled(filler, pictures, steps=4, temperature=1.0),
+        OURS: filled(filler, pictures),
+        f"{OURS}, drawn": filled(filler, pictures, temperature=1.0),
         HOLD: held,
         "nearest": nearest,
         BLEND: blended,
@@ -58,19 +57,19 @@ def between_methods(filler: TokenFiller, pictures: Pictures, *, fewer: bool) -> 
         f"{FOLLOWED}, as tokens": followed_as_tokens,
         CEILING: lambda clip, at: clip.decoded[at + 1 : at + GAP],
     }
-    left_out = (f"{OURS}, 4 steps", f"{OURS}, 4 steps, drawn", f"{FOLLOWED}, as tokens") if fewer else ()
+    left_out = (f"{OURS}, drawn", f"{FOLLOWED}, as tokens") if fewer else ()
     return {name: make for name, make in found.items() if name not in left_out}
 
 
-def filled(filler: TokenFiller, pictures: Pictures, *, steps: int, temperature: float = 0.0) -> Maker:
-    """The generator's frames, always from the same seed."""
+def filled(filler: TokenFiller, pictures: Pictures, *, temperature: float = 0.0) -> Maker:
+    """The generator's frames; drawn ones in four steps, always from the same seed."""
 
     def make(clip: CodedClip, at: int) -> np.ndarray:
         made = filler.between(
             clip.tokens[at],
             clip.tokens[at + GAP],
             GAP - 1,
-            steps=steps,
+            steps=4,
             temperature=temperature,
             generator=torch.Generator().manual_seed(0),
             check=resources.check_cancelled,

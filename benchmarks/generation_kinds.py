@@ -58,9 +58,9 @@ def measure_kinds(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
 def _between(
     args: argparse.Namespace, nets: Mapping[str, TokenGenerator], image: ImageTokenizer, tell: Tell
 ) -> dict[str, float | None]:
-    """Medians over clips of dB of moving pixels, by net, made in one step; and those of the linear blend."""
+    """Medians over clips of dB of moving pixels, by net; and those of the linear blend."""
     pictures = Pictures(image)
-    methods = {name: filled(TokenFiller(net, image), pictures, steps=1) for name, net in nets.items()}
+    methods = {name: filled(TokenFiller(net, image), pictures) for name, net in nets.items()}
     found: list[dict[str, Any]] = []
     with one_thread():
         clips = coded_clips(clips_in(args.clips)[: args.limit], pictures, [], side=SIDES[0], frames=args.frames)

@@ -34,14 +34,14 @@ def measure_memory(weights: Path | str, tell: Tell, frames: Sequence[int] = FRAM
 
 
 def continue_reel(weights: Path | str, frames: int) -> dict[str, Any]:
-    """Peak memory, before and after, and seconds, of `frames` frames after the first ones of the reel, in one step."""
+    """Peak memory, before and after, and seconds, of `frames` frames after the first ones of the reel."""
     torch.set_num_threads(1)
     image = load_tokenizer().image
     filler, reel = TokenFiller(load_generator(weights), image), render(SIDE, SIDE)
     seen = Pictures(image).encode(next(reel.chunks(SEEN)))
-    filler.after(seen, WARM_UP, steps=1)
+    filler.after(seen, WARM_UP)
     warmed_up, started = resources.peak_memory() or 0, time.monotonic()
-    filler.after(seen, frames, steps=1)
+    filler.after(seen, frames)
     return {
         "frames": frames,
         "peak_rss_bytes_warmed_up": warmed_up,

@@ -45,12 +45,12 @@ def _between(result: dict[str, Any]) -> str:
     text = (
         f"Medians over {_clips(first)} that were not trained on: centre squares of {small} pixels, up to "
         f"{result['gaps']} gaps in which no shot changes, spread over the first {result['frames']} frames; at {large} "
-        "pixels one gap of each. "
-        f"{_MOVING}{_left(first, ours)} Energy is the mean difference from frame to frame, made over real. *Ours "
-        f"ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how many of them it has. "
-        "Known frames are given as tokens, and the simple ways begin with what these decode to; *motion followed* is "
-        "what the generator is told as a guess. *drawn* is at temperature 1, the others at 0. The ceiling is what the "
-        f"tokenizer makes of the frames themselves. CPU seconds, {_threads(result)}.{_others(first)}"
+        f"pixels one gap of each. {_MOVING}{_left(first, ours)} Energy is the mean difference from frame to frame, made "
+        f"over real. *Ours ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how many "
+        "of them it has. Known frames are given as tokens, and the simple ways begin with what these decode to; *motion "
+        "followed* is what the generator is told as a guess. It is at temperature 0 where nothing is said; *drawn* is at "
+        "temperature 1, in four steps. The ceiling is what the tokenizer makes of the frames themselves. CPU seconds, "
+        f"{_threads(result)}.{_others(first)}"
     )
     shown = [OURS, "hold last", "linear blend", "motion followed", CEILING]
     return f"{table(head, rows)}\n\n{text}\n\n{_each_clip(first, shown, 'gaps')}"
@@ -202,7 +202,7 @@ def _kinds(result: dict[str, Any]) -> str:
     text = (
         f"Generators of {min(sizes):.2f} to {max(sizes):.2f} million weights, trained for as many steps on the same "
         f"crops, that differ in their attention alone; {result['runs']} runs of each clip for bits, one for moving "
-        f"pixels of frames between, made in one step (linear blend: {_number(result['blend'])} dB); in brackets how "
+        f"pixels of frames between (linear blend: {_number(result['blend'])} dB); in brackets how "
         "much that is of full attention's. CPU seconds of the network for a frame, of "
         f"{result['gap'] - 1} asked for at once; {_threads(result)}."
     )
@@ -222,7 +222,7 @@ def _memory(result: dict[str, Any]) -> str:
     ]
     width, height = result["size"]
     text = (
-        f"Continuing a clip of {width}x{height} pixels in one step; the long run takes {result['growth']:.3f}x the "
+        f"Continuing a clip of {width}x{height} pixels; the long run takes {result['growth']:.3f}x the "
         "memory of the short one."
     )
     return f"{table(['continued by', 'peak memory, MB', 'ms a frame'], rows)}\n\n{text}"

@@ -79,11 +79,10 @@ class TestBetween:
 
     def test_names(self, filler):
         names = list(between_methods(filler, Pictures(filler.image), fewer=False))
-        assert names[0] == "generator, 1 step" and names[-1] == "ceiling" and len(names) == 9
+        assert names[0] == "generator" and names[-1] == "ceiling" and len(names) == 8
         fewer = list(between_methods(filler, Pictures(filler.image), fewer=True))
         assert [name for name in names if name not in fewer] == [
-            "generator, 4 steps",
-            "generator, 4 steps, drawn",
+            "generator, drawn",
             "motion followed, as tokens",
         ]
 
@@ -195,9 +194,9 @@ class TestMeasured:
         assert second["summary"]["clips"] == 3 and "clips" not in second
         assert not any("drawn" in name for name in second["summary"]["methods"])
         assert all(row["methods"]["hold last"]["energy"] is not None and row["moving"] > 0 for row in first["clips"])
-        ours = [row["methods"]["generator, 1 step"]["moving"] for row in first["clips"]]
-        assert first["summary"]["methods"]["generator, 1 step"]["moving"] == statistics.median(ours)
-        assert set(first["summary"]["ahead"]) == set(first["clips"][0]["methods"]) - {"generator, 1 step"}
+        ours = [row["methods"]["generator"]["moving"] for row in first["clips"]]
+        assert first["summary"]["methods"]["generator"]["moving"] == statistics.median(ours)
+        assert set(first["summary"]["ahead"]) == set(first["clips"][0]["methods"]) - {"generator"}
 
     def test_after(self, clips, small, filler, monkeypatch):
         monkeypatch.setattr(generation_after, "SEEDS", (0, 1))
@@ -207,8 +206,8 @@ class TestMeasured:
         assert {row["clip"]: row["starts"] for row in first["clips"]} == {"long.mkv": 2}
         assert {each["clip"] for each in first["others"]} == {"cut.mkv", "nine.mkv", "short.mkv"}
         row = first["clips"][0]["methods"]
-        assert list(row)[-2:] == ["generator, 4 steps, drawn, mean of 2", "generator, 4 steps, drawn, best of 2"]
-        assert row["generator, 4 steps, drawn, best of 2"]["all"] >= row["generator, 4 steps, drawn, mean of 2"]["all"]
+        assert list(row)[-2:] == ["generator, drawn, mean of 2", "generator, drawn, best of 2"]
+        assert row["generator, drawn, best of 2"]["all"] >= row["generator, drawn, mean of 2"]["all"]
         assert not any("drawn" in name for name in second["summary"]["methods"])
         summary = first["summary"]["methods"]
         assert {len(each["frames"]) for each in summary.values()} == {8}

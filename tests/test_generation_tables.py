@@ -41,7 +41,7 @@ BETWEEN = {
             "summary": {
                 "clips": 3,
                 "methods": {
-                    "generator, 1 step": numbers(30.123, 26.5, 0.9),
+                    "generator": numbers(30.123, 26.5, 0.9),
                     "hold last": numbers(25.0, 20.0, 0.25, 0.0),
                     "linear blend": numbers(27.0, 22.0, 0.5, 0.0),
                     "motion followed": numbers(28.0, 23.0, 0.5, 0.0),
@@ -64,7 +64,7 @@ BETWEEN = {
             ],
             "others": [{"clip": "c.mp4", "reason": "It is empty."}, {"clip": "d.mp4", "reason": "too few frames"}],
         },
-        "256": {"summary": {"clips": 3, "methods": {"generator, 1 step": numbers(31, 27, None)}}, "others": []},
+        "256": {"summary": {"clips": 3, "methods": {"generator": numbers(31, 27, None)}}, "others": []},
     },
 }
 
@@ -90,15 +90,13 @@ AFTER = {
             "summary": {
                 "clips": 3,
                 "methods": {
-                    "generator, 1 step": numbers(
-                        25, 21, 0.9, frames=eight((30, 24, 0.9), (25, 21, 0.8), (22, None, 0.75))
-                    ),
+                    "generator": numbers(25, 21, 0.9, frames=eight((30, 24, 0.9), (25, 21, 0.8), (22, None, 0.75))),
                     "copy last": numbers(23, 19, 0, frames=COPIED),
-                    "generator, 4 steps, drawn, mean of 3": numbers(23, 19, 1, frames=COPIED),
+                    "generator, drawn, mean of 3": numbers(23, 19, 1, frames=COPIED),
                 },
                 "ahead": {
                     "copy last": {"median": 2.0, "better": 1},
-                    "generator, 4 steps, drawn, mean of 3": {"median": 2.0, "better": 1},
+                    "generator, drawn, mean of 3": {"median": 2.0, "better": 1},
                 },
             },
             "clips": [row("a.mp4", "starts", generator=21, copy_last=19, motion_carried_on=20, ceiling=31)],
@@ -172,7 +170,7 @@ def rows_of(result):
 def test_between():
     rows, text = rows_of({"between": BETWEEN})
     assert rows[2:7] == [
-        "| **generator, 1 step** | 30.12 | 26.50 | 0.90 |  | 0.50 | 31.00 | 27.00 |  |",
+        "| **generator** | 30.12 | 26.50 | 0.90 |  | 0.50 | 31.00 | 27.00 |  |",
         "| hold last | 25.00 | 20.00 | 0.25 | +4.50 (2 of 2) | 0.00 |  |  |  |",
         "| linear blend | 27.00 | 22.00 | 0.50 | +2.25 (1 of 2) | 0.00 |  |  |  |",
         "| motion followed | 28.00 | 23.00 | 0.50 | -0.25 (0 of 2) | 0.00 |  |  |  |",
@@ -195,11 +193,11 @@ def test_each_clip():
 
 def test_after():
     rows, text = rows_of({"continue": AFTER})
-    ours = "| **generator, 1 step** | 30.00 / 25.00 / 22.00 | 24.00 / 21.00 / - | 0.90 / 0.80 / 0.75 | 0.90 |  |  |  |"
+    ours = "| **generator** | 30.00 / 25.00 / 22.00 | 24.00 / 21.00 / - | 0.90 / 0.80 / 0.75 | 0.90 |  |  |  |"
     copied = "26.00 / 22.00 / 20.00 | 20.00 / 18.00 / 16.00 | 0.00 / 0.00 / 0.00"
     assert rows[2:5] == [
         ours,
-        f"| **generator, 4 steps, drawn, mean of 3** | {copied} | 1.00 | +2.00 (1 of 2) |  |  |",
+        f"| **generator, drawn, mean of 3** | {copied} | 1.00 | +2.00 (1 of 2) |  |  |",
         f"| copy last | {copied} | 0.00 | +2.00 (1 of 2) | 20.00 / 18.00 / 16.00 | 0.00 |",
     ]
     assert rows[-1] == "| a.mp4 (3 starts) | 25.0 % | 21.00 | 19.00 | 20.00 | 31.00 | 0.88 |"
