@@ -45,12 +45,12 @@ def _between(result: dict[str, Any]) -> str:
     text = (
         f"Medians over {_clips(first)} that were not trained on: centre squares of {small} pixels, up to "
         f"{result['gaps']} gaps in which no shot changes, spread over the first {result['frames']} frames; at {large} "
-        f"pixels one gap of each. {_MOVING}{_left(first, ours)} Energy is the mean difference from frame to frame, made "
-        f"over real. *Ours ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how many "
-        "of them it has. Known frames are given as tokens, and the simple ways begin with what these decode to; *motion "
-        "followed* is what the generator is told as a guess. It is at temperature 0 where nothing is said; *drawn* is at "
-        "temperature 1, in four steps. The ceiling is what the tokenizer makes of the frames themselves. CPU seconds, "
-        f"{_threads(result)}.{_others(first)}"
+        f"pixels one gap of each. {_MOVING}{_left(first, ours)} Energy is the mean difference from frame to frame, "
+        f"made over real. *Ours ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how "
+        "many of them it has. Known frames are given as tokens, and the simple ways begin with what these decode to; "
+        "*motion followed* is what the generator is told as a guess. Where nothing is said it is at temperature 0, and "
+        "*drawn* at temperature 1, in four steps. The ceiling is what the tokenizer makes of the frames themselves. CPU "
+        f"seconds, {_threads(result)}.{_others(first)}"
     )
     shown = [OURS, "hold last", "linear blend", "motion followed", CEILING]
     return f"{table(head, rows)}\n\n{text}\n\n{_each_clip(first, shown, 'gaps')}"
