@@ -160,6 +160,7 @@ def performer_with_state(
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept is used in training, too
 def random_directions(count: int, size: int, seed: int) -> Tensor:
     """float32 `[count, size]`: normal vectors of which each `size` in a row are at right angles to each other."""
     generator = torch.Generator().manual_seed(seed)
@@ -272,6 +273,7 @@ def _gathered(x: Tensor, index: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _tiling(
     grid: Grid,
     window: tuple[int, ...],

@@ -161,3 +161,14 @@ def test_kinds_keep_type_and_are_differentiable(kind):
     made.float().square().mean().backward()
     assert made.dtype == torch.bfloat16 and made.shape == v.shape
     assert all(each.grad is not None and each.grad.isfinite().all() for each in (q, k, v))
+
+
+@pytest.mark.parametrize("kind", ["performer", "window"])
+def test_what_is_kept_between_calls_serves_training_too(kind):
+    """Directions and tilings are made once; the first call may have been one without gradients."""
+    grid = (3, 5, 7)  # of no other test
+    with torch.inference_mode():
+        attention(*tensors(grid, size=10), grid, kind=kind, **({"window": (1, 3, 3)} if kind == "window" else {}))
+    q, k, v = (each.requires_grad_() for each in tensors(grid, size=10))
+    attention(q, k, v, grid, kind=kind, **({"window": (1, 3, 3)} if kind == "window" else {})).sum().backward()
+    assert q.grad is not None
