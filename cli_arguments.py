@@ -249,13 +249,13 @@ def _add_generate(add: Add) -> None:
     mask.add_argument(
         "--area", type=token_commands.area, metavar="X,Y,W,H", help="fill: a rectangle of pixels, in all frames"
     )
-    parser.add_argument("--steps", type=_COUNT, default=4, metavar="K", help="in how many steps tokens are made (4)")
+    parser.add_argument("--steps", type=_COUNT, default=4, metavar="K", help="in how many steps tokens are drawn (4)")
     parser.add_argument(
         "--temperature",
         type=_number(float, 0, "a number of 0 or more"),
         default=0.0,
         metavar="T",
-        help="0: what may be expected; 1: drawn as likely as it is (0)",
+        help="0: what may be expected, all at once; 1: drawn as likely as it is (0)",
     )
     parser.add_argument(
         "--seed", type=_number(int, 0, "a whole number of 0 or more"), default=0, metavar="S", help="(0)"

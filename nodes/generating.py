@@ -184,7 +184,7 @@ def _widgets() -> list[Any]:
             default=4,
             min=1,
             max=MOST_STEPS,
-            tooltip="In how many steps tokens are made, the surest first. 1 is fastest.",
+            tooltip="In how many steps tokens are drawn, the surest first. With temperature 0 all are made at once.",
         ),
         io.Float.Input(
             "temperature",
