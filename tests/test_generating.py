@@ -65,7 +65,7 @@ def run(tokens, net, tokenizer, **inputs):
 
 class TestTasks:
     def test_between(self, tokens, net, tiny_tokenizer):
-        output = run(tokens, net, tiny_tokenizer, frames=2, temperature=0.5)
+        output = run(tokens, net, tiny_tokenizer, frames=2)
         made, report, preview = output.args
         assert made.frames[::3] == tokens.frames and len(made.frames) == 3 * COUNT - 2
         assert "4 known" in report and "6 generated" in report and "144 of 240 tokens made (60.0%)" in report

@@ -31,8 +31,8 @@ class Completion:
     or with a `timeline`, whose kept frames the clip is, every frame of its source; fill, what `mask` covers, `[H, W]`
     or `[T, H, W]`, see covered_cells.
 
-    `temperature` 0 takes what may be expected; 1 draws tokens as likely as they are, in `steps` steps, the surest first.
-    `seed` is all that chance depends on. Raises ValueError for what cannot be.
+    `temperature` 0 takes what may be expected; 1 draws tokens as likely as they are, in `steps` steps, the surest
+    first. `seed` is all that chance depends on. Raises ValueError for what cannot be.
     """
 
     task: Task = "between"
