@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .attention import KINDS, attention
 from .network_config import NetworkConfig
 from .quantizers import FSQ
-from .token_guess import EXTRA
+from .token_guess import EXTRA, NONE
 
 SPAN = 16
 """Frames from which on a known frame counts as far away."""
@@ -294,7 +294,7 @@ class TokenGenerator(nn.Module):
             there.append(about[..., 1].expand(indices.shape))
         hints.append(guess[..., :-EXTRA].to(codes.dtype))
         told.append(guess[..., -EXTRA:].to(codes.dtype))
-        there.append((before >= 0).logical_or(after < t)[:, :, None, None].expand(indices.shape).to(codes.dtype))
+        there.append((guess[..., -EXTRA] != NONE).to(codes.dtype))
         return torch.stack(hints, -2), torch.cat(told, -1), torch.stack(there, -1)
 
 

@@ -1,7 +1,8 @@
 """A guess of missing frames as codes: known frames are decoded, their motion is followed, and the result is coded.
 
 It is what a generator of tokens begins with. Between two known frames both are moved to the moment in between; after
-the last one it is moved on as it moved before. Neither needs weights but the tokenizer's.
+the last one it is moved on as it moved before. Where no frame is known as a whole, what is missing of each is a smooth
+surface through the codes around it. None of this needs weights but the tokenizer's.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ NONE = 2.0
 """The doubt where there is no guess at all."""
 _DIFFERS = 32.0 / 255  # difference that makes a doubt of 1
 _FAR = 16.0  # pixels that count as 1
+_SMOOTH_DOUBT = 1.0
+"""The doubt where only the surroundings in the same frame say something."""
+_ROUNDS = 64  # of averaging with the neighbours
 _AT_ONCE = 8  # frames that are made and coded together
 
 
@@ -62,14 +66,36 @@ def guess(image: ImageTokenizer, indices: Tensor, known: Tensor) -> Tensor:
     """float32 `[t, h, w, d + EXTRA]`: codes of d digits, not rounded, then doubt and distance.
 
     indices: int64 `[t, h, w]` with h and w even, on the tokenizer's device. known: bool `[t, h, w]`; frames that are
-    not known as a whole are guessed from the nearest ones that are. Those have their own codes and no doubt.
+    not known as a whole are guessed from the nearest ones that are. Those have their own codes and no doubt. Where none
+    is, each frame is guessed from what is known of it.
     """
     whole = known.flatten(1).all(1).tolist()
     codes = image.quantizer.indices_to_codes(indices).movedim(1, -1)
     made = torch.cat([codes, torch.zeros_like(codes[..., :EXTRA])], -1)
     for start, stop in _runs(whole):
-        made[start:stop] = _guess_run(image, indices, whole, start, stop)
+        if any(whole):
+            made[start:stop] = _guess_run(image, indices, whole, start, stop)
+        else:
+            made[start:stop] = around(codes[start:stop], known[start:stop])
     return made
+
+
+def around(codes: Tensor, known: Tensor) -> Tensor:
+    """`[t, h, w, d + EXTRA]`: codes `[t, h, w, d]`, where not `known` a smooth surface through those around them.
+
+    Of frames of which nothing is known there is no guess.
+    """
+    there = known[..., None].to(codes.dtype)
+    mean = (codes * there).sum((1, 2), keepdim=True) / there.sum((1, 2), keepdim=True).clamp(min=1)
+    smooth = torch.where(known[..., None], codes, mean).movedim(-1, 1)  # [t, d, h, w]
+    given = smooth
+    for _ in range(_ROUNDS):
+        wide = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
+        mean = (wide[:, :, :-2, 1:-1] + wide[:, :, 2:, 1:-1] + wide[:, :, 1:-1, :-2] + wide[:, :, 1:-1, 2:]) / 4
+        smooth = torch.where(known[:, None], given, mean)
+    doubt = torch.where(known.flatten(1).any(1)[:, None, None], _SMOOTH_DOUBT, NONE).expand(known.shape)
+    told = torch.stack([torch.where(known, 0.0, doubt), torch.zeros_like(doubt)], -1)
+    return torch.cat([smooth.movedim(1, -1), told], -1)
 
 
 def _runs(whole: list[bool]) -> Iterator[tuple[int, int]]:
@@ -88,10 +114,6 @@ def _runs(whole: list[bool]) -> Iterator[tuple[int, int]]:
 
 def _guess_run(image: ImageTokenizer, indices: Tensor, whole: list[bool], start: int, stop: int) -> Tensor:
     before, after = _neighbours(whole, start - 1, -1), _neighbours(whole, stop, 1)
-    if not before and not after:
-        nothing = torch.zeros(*indices[start:stop].shape, len(image.quantizer.levels) + EXTRA, device=indices.device)
-        nothing[..., -EXTRA:] = NONE
-        return nothing
     parts = []
     if before and after:
         first, second = (decoded(image, indices[i : i + 1]) for i in (before[0], after[0]))

@@ -155,11 +155,13 @@ class TestGuess:
         assert made[[0, 4], ..., -EXTRA:].abs().max() == 0
         assert made.shape == (5, 4, 6, len(LEVELS) + EXTRA) and made.isfinite().all()
 
-    def test_without_a_whole_frame_there_is_none(self, image):
+    def test_without_a_whole_frame_each_is_guessed_from_what_is_known_of_it(self, image):
         known = frames_known(3)
-        known[:, :2] = True
+        known[:2, :2] = True
         made = guess(image, clip(3), known)
-        assert made[..., :-EXTRA].abs().max() == 0 and (made[..., -EXTRA:] == NONE).all()
+        assert (made[2, ..., -EXTRA] == NONE).all() and not made[2, ..., :-EXTRA].any()
+        assert (made[:2, 2:, :, -EXTRA] != NONE).all() and made[:2, 2:, :, :-EXTRA].any()
+        assert (made[:2, :2, :, -EXTRA:] == 0).all()
 
     @pytest.mark.parametrize("which", [(0,), (0, 1, 2), (5,), (3, 4, 5), (0, 5), (2,)])
     def test_looks_at_known_frames_alone(self, image, which):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tokenreel.models.token_guess import frames_after, frames_between
+from tokenreel.models.token_guess import NONE, around, frames_after, frames_between
 
 
 @pytest.fixture
@@ -61,3 +61,20 @@ class TestAfter:
     def test_what_stands_stays(self, wide):
         made = frames_after(panned(wide, 0, 0, 0), 4)
         assert error(made.frames, panned(wide, 0)) < 0.5
+
+
+class TestAround:
+    def test_a_slope_goes_on_through_a_hole(self):
+        rows, columns = torch.meshgrid(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8), indexing="ij")
+        codes = torch.stack([rows, columns, (rows + columns) / 2], -1)[None]
+        known = torch.ones(1, 8, 8, dtype=torch.bool)
+        known[:, 2:6, 3:6] = False
+        made = around(codes, known)
+        assert torch.allclose(made[..., :3], codes, atol=0.01) and torch.equal(made[known][:, :3], codes[known])
+        assert (made[known][:, 3:] == 0).all() and (made[~known][:, 3] > 0).all()
+
+    def test_frames_of_which_nothing_is_known(self):
+        known = torch.zeros(2, 4, 4, dtype=torch.bool)
+        known[1, 0, 0] = True
+        made = around(torch.ones(2, 4, 4, 1), known)
+        assert (made[0, ..., 1] == NONE).all() and (made[1, ..., 1] != NONE).all() and (made[1, ..., 0] == 1).all()

@@ -22,7 +22,7 @@ from ..models.checkpoint import load_tokenizer, save_checkpoint
 from ..models.generator import GeneratorConfig, TokenGenerator, token_bits
 from ..models.image_tokenizer import ImageTokenizer
 from ..models.quantizers import FSQ
-from ..models.token_guess import EXTRA, NONE
+from ..models.token_guess import around
 from .arguments import training_parser
 from .optimizer import Average, build_optimizers, descend, load_state, save_state
 
@@ -52,7 +52,7 @@ class TokenExamples:
     def __init__(self, folder: Path, seed: int):
         self.folder, self.read = folder, set[Path]()
         self.groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.digest = ""
+        self.digest, self.fsq = "", FSQ(GeneratorConfig().levels)
         self.generator = torch.Generator().manual_seed(seed)
         self.look()
         if not self.groups:
@@ -89,9 +89,8 @@ class TokenExamples:
         if self._chance(_HOLED):
             for each in known:
                 each[:] = ~self._hole(each.shape[1:])
-            guess = torch.zeros_like(guess)
-            guess[..., -EXTRA:] = NONE
-            return Batch(made, known, guess)
+            codes = self.fsq.indices_to_codes(made.flatten(0, 1)).movedim(1, -1)
+            return Batch(made, known, around(codes, known.flatten(0, 1)).view(guess.shape))
         known[:, : int(first)] = True
         if task == "between":
             known[:, -1] = True
