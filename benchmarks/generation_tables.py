@@ -198,9 +198,10 @@ def _kinds(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    sizes = [row["parameters"] / 1e6 for row in result["rows"]]
+    counts = [row["parameters"] / 1e6 for row in result["rows"]]
+    sizes = dict.fromkeys(f"{each:.2f}" for each in (min(counts), max(counts)))
     text = (
-        f"Generators of {min(sizes):.2f} to {max(sizes):.2f} million weights, trained for as many steps on the same "
+        f"Generators of {' to '.join(sizes)} million weights, trained for as many steps on the same "
         f"crops, that differ in their attention alone; {result['runs']} runs of each clip for bits, one for moving "
         f"pixels of frames between (linear blend: {_number(result['blend'])} dB); in brackets how "
         "much that is of full attention's. CPU seconds of the network for a frame, of "
