@@ -27,8 +27,8 @@ from .attention_calls import AttentionCall, Forward, Gate, Place, Run
 
 SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
-TILE = (4, 8, 8)
-"""Frames, rows and columns of the queries that share their keys."""
+TILES = {"window": (4, 8, 8), "top-k": (4, 4, 4)}
+"""Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
 CUBE = (2, 4, 4)
 """Frames, rows and columns of the keys that are chosen together."""
 _AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
@@ -40,13 +40,14 @@ _SURE = 1e30  # score of cubes that are always chosen
 class SparseSettings:
     """`density` is the share of the keys that a tile sees, those that all see not counted, in (0, 1].
 
-    `window`, in tokens, overrides it for that kind: frames, rows, columns. `first_frame`: all tokens see it.
+    `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`.
+    `first_frame`: all tokens see it.
     """
 
     kind: SparseKind = "window"
     density: float = 0.15
     window: tuple[int, int, int] | None = None
-    tile: tuple[int, int, int] = TILE
+    tile: tuple[int, int, int] | None = None
     cube: tuple[int, int, int] = CUBE
     first_frame: bool = True
 
@@ -55,7 +56,7 @@ class SparseSettings:
             raise ValueError(f"Unknown attention {self.kind!r}. Supported are {', '.join(SPARSE_KINDS)}.")
         if not 0 < self.density <= 1:
             raise ValueError(f"Invalid density {self.density}. It is above 0 and at most 1.")
-        sides = (*self.tile, *self.cube, *(self.window or ()))
+        sides = (*(self.tile or ()), *self.cube, *(self.window or ()))
         if min(sides) < 1:
             raise ValueError(
                 f"Invalid tile {self.tile}, cube {self.cube} or window {self.window}. Sides are at least 1."
@@ -155,7 +156,7 @@ def _tiled(place: Place, settings: SparseSettings, device: torch.device) -> _Til
     first = 1 if settings.first_frame and grid.t > 1 else 0
     sides = (grid.t - first, grid.h, grid.w)
     sinks = torch.cat([others, place.before + torch.arange(first * grid.h * grid.w)])
-    parts = [_parts(side, tile) for side, tile in zip(grid, settings.tile, strict=True)]
+    parts = [_parts(*sizes) for sizes in zip(grid, settings.tile or TILES[settings.kind], strict=True)]
     boxes = list(product(*parts))
     if settings.kind == "window":
         found = _windows(place, first, sides, parts, settings)
@@ -259,16 +260,17 @@ def _by_choice(call: AttentionCall, tiling: _Tiling) -> Tensor:
     mask = call.key_mask()
     if mask is not None:
         mask = mask.expand(everyone // call.heads, -1).repeat_interleave(call.heads, 0)
+    scale = d**-0.5 if call.scale is None else call.scale
     made = v.new_empty(everyone, N, d)
     at_once = _at_once(v.device)
     for some in torch.arange(everyone).split(max(1, at_once // (N * d))):
         part = slice(int(some[0]), int(some[-1]) + 1)
-        pooled = _means(k[part], tiling.cubes)
+        pooled = _moments(k[part], tiling.cubes)
         for tiles in tiling.tiles:
             count = max(1, at_once // (len(some) * (tiling.budget + len(tiling.sinks)) * d))
             for queries, own in zip(tiles.queries.split(count), tiles.own.split(count), strict=True):
                 asking = q[part][:, queries]  # [some, tiles, Q, d]
-                keys = _chosen(asking.mean(2), pooled, own, tiling)
+                keys = _chosen(asking.float().mean(2) * scale, pooled, own, tiling)
                 lines = torch.arange(len(some), device=v.device)[:, None, None]
                 hidden = None if mask is None else mask[part][lines, keys].flatten(0, 1)[:, None]
                 seen, said = (each[part][lines, keys].flatten(0, 1) for each in (k, v))  # [some * tiles, K, d]
@@ -280,11 +282,14 @@ def _by_choice(call: AttentionCall, tiling: _Tiling) -> Tensor:
 def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: _Tiling) -> Tensor:
     """`[heads, tiles, K]`: the keys of the cubes that fit best, as many for all, and those that all see.
 
-    `asking` `[heads, tiles, d]`, `pooled` `[heads, cubes, d]`. The last cube is cut where it is too many.
+    `asking` `[heads, tiles, d]`: mean queries; `pooled`: see `_moments`. What a cube weighs in softmax is the mean of
+    exponentials, of which mean and half the variance of the scores are the logarithm's first two terms. The last cube
+    is cut where it is too many.
     """
     cubes = tiling.cubes
     assert cubes is not None
-    scores = (asking.float() @ pooled.float().transpose(-1, -2)).masked_fill(own, _SURE)
+    scores = torch.cat([asking, asking.square()], -1) @ pooled.transpose(-1, -2)
+    scores = scores.masked_fill(own, _SURE)
     order = scores.topk(min(len(cubes.sizes), -(-tiling.budget // cubes.least))).indices
     if cubes.alike:
         tokens = cubes.tokens[order].flatten(2)[..., : tiling.budget]
@@ -297,12 +302,15 @@ def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: _Tiling) -> Ten
     return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1)
 
 
-def _means(x: Tensor, cubes: _Cubes) -> Tensor:
-    """`[heads, N, d]` -> `[heads, cubes, d]`"""
+def _moments(x: Tensor, cubes: _Cubes) -> Tensor:
+    """`[heads, N, d]` -> float32 `[heads, cubes, 2 * d]`: means of cubes and, after them, half their variances."""
     most = cubes.tokens.shape[1]
     counts = torch.arange(most, device=x.device) < cubes.sizes[:, None]
-    weights = (counts / cubes.sizes[:, None]).to(x.dtype)
-    return torch.einsum("bcnd,cn->bcd", x[:, cubes.tokens], weights)
+    weights = counts / cubes.sizes[:, None]
+    inside = x[:, cubes.tokens].float()
+    means = torch.einsum("bcnd,cn->bcd", inside, weights)
+    spread = torch.einsum("bcnd,cn->bcd", (inside - means[:, :, None]).square(), weights)
+    return torch.cat([means, spread / 2], -1)
 
 
 def _picked(x: Tensor, index: Tensor) -> Tensor:
