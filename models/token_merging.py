@@ -25,6 +25,7 @@ from .attention_calls import MERGED, AttentionCall, Forward, Gate, Place, Run
 MergeMode = Literal["keys", "blocks"]
 MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
 _MORE = 8  # channels of a head that carry the weight of a key; kernels want multiples of 8
+_MODULATIONS = 6  # shifts, scales and gates of a block: what Wan's blocks are given as [B, 6, C], or [B, frames, 6, C]
 _PASSED_ON = {"txt", "transformer_options", "prompt_timestep", "modulation_dims_txt"}  # about no token of the video
 _BOUNDARIES = ("modulation_dims", "modulation_dims_img")  # the first frame ends there, of which all tokens are kept
 
@@ -276,9 +277,12 @@ def _cut_modulation(value: Any, tokens: int, numbers: Tensor) -> Tensor | None:
     if not isinstance(value, Tensor):
         return None
     count = value.shape[1] if value.ndim > 2 else 1
-    if count == 1:
+    if count == tokens:
+        return value[:, numbers]
+    if count == 1 or value.shape[1:-1] == (_MODULATIONS,):  # one for all
         return value
-    return value[:, numbers // (tokens // count)] if tokens % count == 0 else None
+    by_frames = value.ndim == 4 and tokens % count == 0
+    return value[:, numbers // (tokens // count)] if by_frames else None
 
 
 def _cut_positions(value: Any, tokens: int, numbers: Tensor) -> Any:

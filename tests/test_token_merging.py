@@ -165,7 +165,7 @@ def block(arguments):
     """As a model's: attention among tokens with positions, modulation, a residual; it writes into what it is given."""
     x = arguments["img"]
     turned = x * arguments["pe"]
-    vec = arguments["vec"]
+    vec = arguments["vec"][:, :, 0]
     vec = vec.repeat_interleave(x.shape[1] // vec.shape[1], 1) if vec.shape[1] not in (1, x.shape[1]) else vec
     x += backend(turned, turned, x, 2) * vec
     return {"img": x}
@@ -178,7 +178,7 @@ class TestBlocks:
         x = torch.cat([torch.ones(1, others, 16), still(self.GRID, moving=3)], 1)
         generator = torch.Generator().manual_seed(5)
         pe = torch.randn(1, x.shape[1], 16, generator=generator) if positions else torch.ones(1, x.shape[1], 16)
-        vec = torch.rand(1, frames, 16, generator=generator)
+        vec = torch.rand(1, frames, 1, 16, generator=generator)
         return {"img": x, "txt": torch.zeros(1, 7, 16), "vec": vec, "pe": pe, "transformer_options": {"a": 1}}
 
     def through(self, run, arguments, forward=None, number=0, original=block):
@@ -194,17 +194,28 @@ class TestBlocks:
         arguments = self.arguments(frames, positions=True)
         arguments["pe"] = still(self.GRID, seed=9)
         if frames > 1:
-            arguments["vec"] = arguments["vec"].expand(-1, frames, -1)[:, :1].repeat(1, frames, 1)
+            arguments["vec"] = arguments["vec"][:, :1].repeat(1, frames, 1, 1)
 
         def alone(given):
-            vec = given["vec"]
+            vec = given["vec"][:, :, 0]
             assert vec.shape[1] in (1, given["img"].shape[1]) and given["pe"].shape[1] == given["img"].shape[1]
             return {"img": given["img"] * 2 + given["pe"] * vec}
 
         run = MergeRun(MergeSettings("blocks", ratio=0.6))
         made = self.through(run, arguments, original=alone)
         assert run.shares[0] < 0.5
-        assert torch.allclose(made, arguments["img"] * 2 + arguments["pe"] * arguments["vec"][:, :1], atol=1e-5)
+        assert torch.allclose(made, arguments["img"] * 2 + arguments["pe"] * arguments["vec"][:, :1, 0], atol=1e-5)
+
+    def test_modulation_of_all_tokens_alike_is_passed_on(self):
+        run = MergeRun(MergeSettings("blocks"))
+        arguments = {**self.arguments(), "vec": torch.rand(1, 6, 16)}  # 60 tokens could be 6 frames
+
+        def spy(given):
+            assert given["vec"] is arguments["vec"]
+            return given
+
+        run.through(Forward(self.GRID), 0, arguments, spy)
+        assert run.patched == 1
 
     def test_tokens_outside_of_the_grid_are_kept(self):
         run = MergeRun(MergeSettings("blocks", ratio=0.5))
