@@ -1,0 +1,335 @@
+"""Patched models in ComfyUI's own sampler: small random Wan, LTX-Video, HunyuanVideo and Cosmos of its own classes."""
+
+import json
+
+import pytest
+from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+
+from tokenreel.host.model_patches import patch_model
+from tokenreel.nodes.patching import EfficientAttention, MergeTokens
+
+FAMILIES = ("wan", "wan5b", "ltxv", "hunyuan", "cosmos", "cosmos2")
+
+MODELS = """
+import copy, json, logging, math
+import comfy.options
+comfy.options.enable_args_parsing(False)
+from comfy.cli_args import args
+args.cpu = args.use_pytorch_cross_attention = True
+import torch
+torch.set_num_threads(1)
+import comfy.model_patcher, comfy.sample, comfy.supported_models as known
+from tokenreel.host.model_patches import patch_model
+from tokenreel.models.attention_calls import Gate
+from tokenreel.models.sparse_patch import SparseRun, SparseSettings
+from tokenreel.models.token_merging import MergeRun, MergeSettings
+from tokenreel.nodes.patching import EfficientAttention, MergeTokens
+
+CPU = torch.device("cpu")
+WAN = dict(image_model="wan2.1", model_type="t2v", num_layers=3, ffn_dim=96, text_dim=32, freq_dim=32, text_len=8)
+COSMOS = dict(max_img_h=64, max_img_w=64, max_frames=32, in_channels=16, out_channels=16, patch_spatial=2,
+    patch_temporal=1, model_channels=64, num_heads=2, num_blocks=3, mlp_ratio=2.0, crossattn_emb_channels=32,
+    pos_emb_cls="rope3d", pos_emb_interpolation="crop", use_adaln_lora=True, adaln_lora_dim=16)
+CLASSES = {
+    "wan": (known.WAN21_T2V, 16, dict(WAN, dim=64, num_heads=2, in_dim=16, out_dim=16)),
+    "wan5b": (known.WAN22_T2V, 48, dict(WAN, dim=96, num_heads=3, in_dim=48, out_dim=48)),
+    "ltxv": (known.LTXV, 16, dict(image_model="ltxv", in_channels=16, cross_attention_dim=64, attention_head_dim=32,
+        num_attention_heads=2, caption_channels=32, num_layers=3)),
+    "hunyuan": (known.HunyuanVideo, 16, dict(image_model="hunyuan_video", in_channels=16, out_channels=16,
+        vec_in_dim=24, context_in_dim=32, hidden_size=64, mlp_ratio=2.0, num_heads=2, depth=2, depth_single_blocks=2,
+        axes_dim=[8, 12, 12], theta=256, patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=True, byt5=False,
+        meanflow=False, use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False)),
+    "cosmos": (known.CosmosT2V, 16, dict(COSMOS, image_model="cosmos", block_config="FA-CA-MLP",
+        block_x_format="THWBD", use_cross_attn_mask=False, pos_emb_learnable=False, affline_emb_norm=True,
+        extra_per_block_abs_pos_emb=True, extra_per_block_abs_pos_emb_type="learnable")),
+    "cosmos2": (known.CosmosT2IPredict2, 16, dict(COSMOS, image_model="cosmos_predict2", pos_emb_learnable=True,
+        rope_enable_fps_modulation=False)),
+}
+
+def build(kind, **more):
+    class_of, _, config = CLASSES[kind]
+    made = class_of({**config, **more})
+    made.set_inference_dtype(torch.float32, None)
+    model = made.get_model({}, device=CPU)
+    chance = torch.Generator().manual_seed(1)
+    for name, weight in model.diffusion_model.named_parameters():
+        spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
+        level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
+        weight.data = level + spread * torch.randn(weight.shape, generator=chance)
+    model.diffusion_model.requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+
+def sample(model, kind, size=(3, 10, 14), steps=2, cfg=2.0, text=5, **extra):
+    chance = torch.Generator().manual_seed(2)
+    noise = torch.randn(1, CLASSES[kind][1], *size, generator=chance)
+    both = []
+    for _ in range(2):
+        more = {"pooled_output": torch.randn(1, 24, generator=chance), **extra}
+        if kind == "ltxv":
+            more.update(attention_mask=torch.ones(1, text, dtype=torch.long), frame_rate=25)
+        both.append([[torch.randn(1, text, 32, generator=chance), more]])
+    return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise),
+                               disable_pbar=True, seed=1)
+
+RUNS = []
+def started(run):
+    RUNS.append(run)
+    return run
+
+def sparse(model, percents=(0.0, 1.0), first=0, last=0, **settings):
+    asked = SparseSettings(**{"tile": (1, 2, 3), "cube": (1, 2, 2), **settings})
+    return patch_model(model, lambda a, b: started(SparseRun(asked, Gate(a, b, first, last))), percents=percents)
+
+def merge(model, mode="keys", percents=(0.0, 1.0), **settings):
+    asked = MergeSettings(mode, **{"threshold": -1.0, **settings})
+    return patch_model(model, lambda a, b: started(MergeRun(asked, Gate(a, b))), percents=percents,
+                       blocks=mode == "blocks")
+
+def difference(one, two):
+    if isinstance(one, list):  # a video with sound
+        return max(map(difference, one, two))
+    return float((one - two).abs().max())
+
+def once(model, *given, **more):
+    # the network by itself, with what a sampler would hand it
+    options = {**model.model_options["transformer_options"], "sigmas": torch.tensor([0.5]), "wrappers": model.wrappers}
+    return model.model.diffusion_model(*given, transformer_options=options, **more)
+"""
+
+BY_FAMILY = """
+seen = {}
+for kind in CLASSES:
+    size = (3, 5, 7) if kind == "ltxv" else (3, 10, 14)
+    source = build(kind)
+    weights = copy.deepcopy(source.model.state_dict())
+    dense = sample(source, kind, size)
+    told = seen[kind] = {"spread": float(dense.std())}
+    blocks = not kind.startswith("cosmos")
+    same = merge(sparse(sparse(source, density=1.0), kind="top-k", density=1.0), ratio=0.0)
+    told["same"] = difference(dense, sample(merge(same, "blocks", ratio=0.0) if blocks else same, kind, size))
+    told["nodes"] = difference(dense, sample(
+        MergeTokens.execute(EfficientAttention.execute(source, "window", 0.3, True, 0.15, 1.0, 1, 1, 8192).args[0],
+                            "keys", 0.5, 0.9, 0, 0.1, 0.0, 0.7, 2, 2, 2048).args[0], kind, size))
+    makers = {"window": lambda m: sparse(m, density=0.1), "top-k": lambda m: sparse(m, kind="top-k", density=0.1),
+              "linear": lambda m: sparse(m, kind="linear"), "keys": lambda m: merge(m, ratio=0.5)}
+    if blocks:
+        makers["blocks"] = lambda m: merge(m, "blocks", ratio=0.5)
+    else:
+        try:
+            merge(source, "blocks")
+        except ValueError as error:
+            told["refused"] = str(error)
+    told["patched"] = {}
+    for name, make in makers.items():
+        RUNS.clear()
+        patched = make(source)
+        made = sample(patched, kind, size)
+        told["patched"][name] = [bool(torch.isfinite(made).all()), difference(dense, made),
+                                 difference(made, sample(patched, kind, size)), RUNS[0].report(), len(RUNS)]
+    gated = sparse(source, (0.5, 1.0), first=1, last=1, density=0.1)
+    RUNS.clear()
+    sample(gated, kind, size, steps=4)
+    told["gated"] = [RUNS[0].patched, dict(RUNS[0].dense)]
+    told["source"] = difference(dense, sample(source, kind, size))
+    after = source.model.state_dict()
+    told["weights"] = all(torch.equal(weights[name], after[name]) for name in weights)
+print("RESULT" + json.dumps(seen))
+"""
+
+COMPOSED = """
+seen = {}
+source = build("wan")
+dense = sample(source, "wan")
+options = copy.deepcopy(source.model_options)
+weights = copy.deepcopy(source.model.state_dict())
+for _ in range(100):
+    patched = merge(merge(sparse(source.clone()), ratio=0.3), "blocks").clone()
+    patched.patch_model()
+    patched.unpatch_model()
+after = source.model.state_dict()
+seen["cycles"] = [all(torch.equal(weights[name], after[name]) for name in weights), options == source.model_options,
+                  source.wrappers == {}, difference(dense, sample(source, "wan"))]
+
+# other patches of attention, before and after ours
+calls = []
+def before(func, *args, **kwargs):
+    calls.append(args[0].shape[-2])
+    return func(*args, **kwargs)
+other = source.clone()
+other.model_options["transformer_options"]["optimized_attention_override"] = before
+ours = sparse(other, density=0.1)
+alone = sample(sparse(source, density=0.1), "wan")
+seen["chained"] = [difference(alone, sample(ours, "wan")), sorted(set(calls))]
+after_ours = ours.model_options["transformer_options"]["optimized_attention_override"]
+later = ours.clone()
+later.model_options["transformer_options"]["optimized_attention_override"] = (
+    lambda func, *args, **kwargs: after_ours(func, *args, **kwargs))
+seen["later"] = difference(alone, sample(later, "wan"))
+replaced = ours.clone()
+replaced.model_options["transformer_options"]["optimized_attention_override"] = before
+RUNS.clear()
+seen["replaced"] = [difference(dense, sample(replaced, "wan")), RUNS[0].report()]
+
+# core's own: a cache of steps, windows of the clip
+from comfy_extras.nodes_easycache import EasyCacheNode
+cached = EasyCacheNode.execute(sparse(source, density=0.1), 0.5, 0.1, 0.95, False).args[0]
+seen["cached"] = bool(torch.isfinite(sample(cached, "wan", steps=6)).all())
+import comfy.context_windows as windows
+context = sparse(merge(source, ratio=0.3), density=0.1)
+context.model_options["context_handler"] = windows.IndexListContextHandler(
+    context_schedule=windows.get_matching_context_schedule("standard_static"),
+    fuse_method=windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=2, dim=2)
+windows.create_prepare_sampling_wrapper(context)
+RUNS.clear()
+made = sample(context, "wan", size=(9, 10, 14))
+seen["windows"] = [bool(torch.isfinite(made).all()), [run.patched > 0 for run in RUNS]]
+
+# tokens beside the video's: a reference before, guides after, text that is padded
+referenced = build("wan", in_dim_ref_conv=16)
+chance = torch.Generator().manual_seed(3)
+x, t, context = torch.randn(1, 16, 3, 10, 14, generator=chance), torch.tensor([500.0]), torch.randn(1, 5, 32)
+reference = torch.randn(1, 16, 10, 14, generator=chance)
+def all_of(model, *given, **more):
+    exact = once(model, *given, **more)
+    RUNS.clear()
+    wide = once(sparse(model, density=1.0), *given, **more)
+    merged = once(merge(model, "blocks", ratio=0.5), *given, **more)
+    near = once(sparse(model, density=0.1), *given, **more)
+    return [difference(exact, wide), difference(exact, near) > 0, difference(exact, merged) > 0,
+            math.isfinite(difference(near, merged)), RUNS[1].patched, RUNS[2].patched]
+seen["reference"] = all_of(referenced, x, t, context, reference_latent=reference)
+ltxv = build("ltxv")
+x = torch.randn(1, 16, 4, 5, 7, generator=chance)
+places, mask = torch.zeros(1, 3, 35, 2), torch.ones(1, 1, 4, 5, 7)
+mask[:, :, 3, 2] = -1
+seen["guides"] = all_of(ltxv, x, torch.full((1, 140), 0.5), torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.long),
+                        frame_rate=25, keyframe_idxs=places, denoise_mask=mask)
+hunyuan = build("hunyuan")
+padded = {"attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}
+RUNS.clear()
+exact = sample(hunyuan, "hunyuan", cfg=1.0, **padded)  # ComfyUI's HunyuanVideo takes such a mask for one condition
+seen["padded"] = [difference(exact, sample(sparse(hunyuan, density=1.0), "hunyuan", cfg=1.0, **padded)),
+                  difference(exact, sample(sparse(hunyuan, density=0.1), "hunyuan", cfg=1.0, **padded)) > 0,
+                  RUNS[1].report()]
+x, text = torch.randn(1, 16, 3, 10, 14, generator=chance), torch.randn(1, 5, 32, generator=chance)
+given = {"y": torch.randn(1, 24, generator=chance), "guidance": torch.tensor([6.0])}
+seen["hunyuan reference"] = all_of(hunyuan, x, t, text, ref_latent=reference[:, :, None], **given)
+seen["hunyuan first frame"] = all_of(hunyuan, x, t, text, guiding_frame_index=torch.tensor([0.0]), **given)
+seen["context latents"] = all_of(source, x, t, text, context_latents=[reference[:, :, None, :6, :8]])
+seen["frames behind"] = all_of(source, x, t, text, time_dim_concat=reference[:, :, None])
+CLASSES["vace"] = known.WAN21_Vace, 16, dict(WAN, model_type="vace", dim=64, num_heads=2, in_dim=16, out_dim=16,
+                                             vace_layers=1, vace_in_dim=96)
+seen["vace"] = all_of(build("vace"), x, t, text, vace_context=torch.randn(1, 1, 96, 3, 10, 14), vace_strength=[1.0])
+CLASSES["sound"] = known.LTXAV, 16, dict(image_model="ltxav", in_channels=16, audio_in_channels=128,
+    cross_attention_dim=64, audio_cross_attention_dim=32, attention_head_dim=32, audio_attention_head_dim=16,
+    num_attention_heads=2, audio_num_attention_heads=2, caption_channels=48, num_layers=2,
+    connector_attention_head_dim=16, connector_num_attention_heads=3)
+both = [torch.randn(1, 16, 3, 5, 7, generator=chance), torch.randn(1, 8, 6, 16, generator=chance)]
+seen["sound"] = all_of(build("sound"), both, torch.tensor([0.5]), torch.randn(1, 5, 96), None, frame_rate=25)
+frames = build("wan5b")
+x = torch.randn(1, 48, 3, 10, 14, generator=chance)
+seen["frames"] = all_of(frames, x, torch.tensor([[0.0, 500.0, 500.0]]), torch.randn(1, 5, 32))
+print("RESULT" + json.dumps(seen))
+"""
+
+
+def run(script):
+    return json.loads(run_in_comfyui(LOAD_CHECKOUT + MODELS + script, timeout=600).split("RESULT")[1])
+
+
+@pytest.fixture(scope="module")
+def families():
+    return run(BY_FAMILY)
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return run(COMPOSED)
+
+
+@pytest.mark.parametrize("node", [EfficientAttention, MergeTokens])
+def test_nodes_say_what_they_take(node):
+    """Also without ComfyUI, where there is no MODEL to be patched."""
+    schema = node.GET_SCHEMA()
+    assert schema.category == "model/efficiency" and schema.description.endswith(".")
+    assert all(socket.tooltip.endswith(".") for socket in (*schema.inputs, *schema.outputs))
+    assert [socket.get_io_type() for socket in (schema.inputs[0], *schema.outputs)] == ["MODEL", "MODEL"]
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"^Invalid MODEL \(str\)\. Connect "):
+        patch_model("model", lambda first, last: pytest.fail("never begun"))
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+@pytest.mark.parametrize("kind", FAMILIES)
+class TestFamilies:
+    def test_where_nothing_is_left_out_nothing_changes(self, families, kind):
+        assert families[kind]["spread"] > 0.1 and families[kind]["same"] == 0.0
+
+    def test_small_videos_are_left_alone_by_the_nodes(self, families, kind):
+        assert families[kind]["nodes"] == 0.0
+
+    def test_patches_work_and_every_run_is_like_the_first(self, families, kind):
+        calls = {"hunyuan": 4}.get(kind, 3) * 2
+        for name, (finite, changed, again, report, runs) in families[kind]["patched"].items():
+            assert finite and changed > 0 and again == 0.0 and runs == 2, name
+            assert report.startswith(f"{calls} of {calls} calls patched, "), (name, report)
+
+    def test_blocks_that_cannot_be_replaced_are_refused(self, families, kind):
+        refused = families[kind].get("refused", "")
+        assert refused.endswith("Merge keys instead.") == kind.startswith("cosmos")
+
+    def test_gates_by_noise_and_block(self, families, kind):
+        blocks = {"hunyuan": 4}.get(kind, 3)
+        patched, dense = families[kind]["gated"]
+        steps = 4 - dense["steps that were to stay dense"] // blocks
+        assert 0 < steps < 4 and patched == steps * (blocks - 2)
+        assert dense["blocks that were to stay dense"] == steps * 2
+
+    def test_the_source_stays(self, families, kind):
+        assert families[kind]["source"] == 0.0 and families[kind]["weights"]
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+class TestComposed:
+    def test_a_hundred_patches_leave_the_source_as_it_was(self, composed):
+        assert composed["cycles"] == [True, True, True, 0.0]
+
+    def test_other_patches_of_attention_before_and_after(self, composed):
+        changed, lengths = composed["chained"]
+        assert changed == 0.0 and 105 in lengths and min(lengths) < 10  # cross-attention whole, tiles apart
+        assert composed["later"] == 0.0
+
+    def test_being_replaced_is_said(self, composed):
+        assert composed["replaced"] == [
+            0.0,
+            "no call of attention about a video came by; another patch may have taken its place",
+        ]
+
+    def test_with_a_cache_and_with_context_windows(self, composed):
+        assert composed["cached"] is True
+        assert composed["windows"] == [True, [False, True]]  # of two patches of attention, the one made last works
+
+    @pytest.mark.parametrize(
+        "case, blocks, calls",
+        [
+            ("reference", 3, 3),
+            ("context latents", 3, 3),
+            ("frames behind", 3, 3),
+            ("frames", 3, 3),
+            ("vace", 3, 4),
+            ("guides", 3, 3),
+            ("sound", 0, 2),  # its blocks take the sound with the video
+            ("hunyuan reference", 4, 4),
+            ("hunyuan first frame", 4, 4),
+        ],
+    )
+    def test_tokens_beside_the_video_and_modulation_by_frames(self, composed, case, blocks, calls):
+        assert composed[case] == [0.0, True, blocks > 0, True, blocks, calls]
+
+    def test_padded_text(self, composed):
+        same, changed, report = composed["padded"]
+        assert same == 0.0 and changed and report.startswith("8 of 8 calls patched")
