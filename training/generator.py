@@ -209,7 +209,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = training_parser(__doc__, "generator", data="tokens", built_by="tokenreel.training.token_clips")
     parser.add_argument("--muon-lr", type=float, default=0.01)
-    parser.add_argument("--decibels", type=float, default=0.2, help="what a decibel counts, in bits a token")
+    parser.add_argument("--decibels", type=float, default=1.0, help="what a decibel counts, in bits a token")
     parser.add_argument("--steps", type=int, help="end after so many steps, if there is time: to compare kinds")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=12, help="rows and columns of tokens of a crop")
