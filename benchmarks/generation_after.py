@@ -12,7 +12,7 @@ from ..host import resources
 from ..models.token_filling import TokenFiller
 from ..models.token_guess import frames_after
 from .generation_clips import CodedClip, Pictures, Runs, Tell
-from .generation_quality import CEILING, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
+from .generation_quality import CEILING, DRAWN, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
 
 AHEAD = 8  # frames that are made
 SEEN = 4  # frames that are known before them, at the least; the generator is told of all
@@ -46,7 +46,7 @@ def measure_places(
     made, seconds = made_by(after_methods(filler, pictures), clip, places)
     judged = {name: _judged(runs, frames, seconds[name]) for name, frames in made.items()}
     if seeds:
-        methods = {str(seed): carried_on(filler, pictures, temperature=1.0, seed=seed) for seed in seeds}
+        methods = {str(seed): carried_on(filler, pictures, temperature=DRAWN, seed=seed) for seed in seeds}
         each, seconds = made_by(methods, clip, places)
         drawn, spent = np.stack(list(each.values()), 1), sum(seconds.values())  # [N, S, F, H, W, 3]
         every, flat = runs.repeated(len(seeds)), drawn.reshape(-1, *drawn.shape[2:])

@@ -12,7 +12,7 @@ from ..host import resources
 from ..models.token_filling import TokenFiller
 from ..models.token_guess import frames_between
 from .generation_clips import CodedClip, Pictures, Runs, Tell
-from .generation_quality import CEILING, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
+from .generation_quality import CEILING, DRAWN, OURS, Maker, made_by, measure_clips, pixels, planes, rounded, spread
 
 GAP = 8  # frames from one known frame to the next
 GAPS, FEWER = 4, 1  # of a clip, spread over it; where less is measured
@@ -49,7 +49,7 @@ def between_methods(filler: TokenFiller, pictures: Pictures, *, fewer: bool) -> 
 
     found: dict[str, Maker] = {
         OURS: filled(filler, pictures),
-        f"{OURS}, drawn": filled(filler, pictures, temperature=1.0),
+        f"{OURS}, drawn": filled(filler, pictures, temperature=DRAWN),
         HOLD: held,
         "nearest": nearest,
         BLEND: blended,

@@ -49,7 +49,7 @@ def _between(result: dict[str, Any]) -> str:
         f"made over real. *Ours ahead* is the median over clips of what *{ours}* has more on moving pixels, and on how "
         "many of them it has. Known frames are given as tokens, and the simple ways begin with what these decode to; "
         "*motion followed* is what the generator is told as a guess. Where nothing is said it is at temperature 0, and "
-        "*drawn* at temperature 1, in four steps. The ceiling is what the tokenizer makes of the frames themselves. "
+        "*drawn* at temperature 0.5, in four steps. The ceiling is what the tokenizer makes of the frames themselves. "
         f"CPU seconds, {_threads(result)}.{_others(first)}"
     )
     shown = [OURS, "hold last", "linear blend", "motion followed", CEILING]
