@@ -89,13 +89,13 @@ class AttentionCall:
         q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (self.q, self.k, self.v))
         return q, k, v
 
-    def part(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    def part(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any) -> Tensor:
         """What the backend answers to `[B, N, heads * d]` of some queries, keys and values, laid out in the same way.
 
-        All other options are those of the whole call. `mask` is `[B, 1 or queries, keys]`.
+        Options that are not given are those of the whole call. `mask` is `[B, 1 or queries, keys]`.
         """
         masked = {} if mask is None else {"mask": mask}
-        return self._backend(q, k, v, heads, **masked, **self._rest)
+        return self._backend(q, k, v, heads, **masked, **{**self._rest, **options})
 
     def answer(self, rows: Tensor) -> Tensor:
         """`[B, N, heads * d]` as the caller wants it."""

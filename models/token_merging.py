@@ -240,7 +240,9 @@ def _weighted(call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Ten
     seen = torch.cat([k, column.expand(*k.shape[:-1], -1)], -1)
     mask = call.key_mask()
     hidden = None if mask is None else mask[:, None, keys].expand(q.shape[0], -1, -1)
-    made = call.part(asked.flatten(2), seen.flatten(2), F.pad(v, (0, _MORE)).flatten(2), heads, hidden)
+    parts = (asked.flatten(2), seen.flatten(2), F.pad(v, (0, _MORE)).flatten(2))
+    # kernels of few bits know few sizes of heads: ComfyUI takes others then, without an error in each call
+    made = call.part(*parts, heads, hidden, low_precision_attention=False)
     return made.unflatten(-1, (heads, -1))[..., :d].flatten(2)
 
 

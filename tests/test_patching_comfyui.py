@@ -233,18 +233,21 @@ print("RESULT" + json.dumps(seen))
 """
 
 
-def run(script):
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + MODELS + script, timeout=600).split("RESULT")[1])
+@pytest.fixture(scope="module")
+def results():
+    """What both scripts found, in one process: to start ComfyUI's takes longer than all that they do."""
+    said = run_in_comfyui(LOAD_CHECKOUT + MODELS + BY_FAMILY + COMPOSED, timeout=600)
+    return [json.loads(each) for each in said.split("RESULT")[1:]]
 
 
 @pytest.fixture(scope="module")
-def families():
-    return run(BY_FAMILY)
+def families(results):
+    return results[0]
 
 
 @pytest.fixture(scope="module")
-def composed():
-    return run(COMPOSED)
+def composed(results):
+    return results[1]
 
 
 @pytest.mark.parametrize("node", [EfficientAttention, MergeTokens])

@@ -12,7 +12,17 @@ from tokenreel.models.sparse_patch import SparseRun, SparseSettings
 from tokenreel.models.token_merging import MergeRun, MergeSettings, find_redundant
 
 
-def backend(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, scale=None):
+def backend(
+    q,
+    k,
+    v,
+    heads,
+    mask=None,
+    skip_reshape=False,
+    skip_output_reshape=False,
+    scale=None,
+    low_precision_attention=True,
+):
     """Attention as ComfyUI's functions have it."""
     if not skip_reshape:
         q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
