@@ -45,7 +45,7 @@ def measure_clips(args: argparse.Namespace, pictures: Pictures, work: Work, tell
             rows, others = _one_side(paths, args.frames, pictures, side, work, tell)
             kept = {"clips": [_kept(row) for row in rows]} if side == SIDES[0] else {}
             found[str(side)] = {"summary": summarize(rows), **kept, "others": others}
-    return {"frames": args.frames, "threads": 1, "sides": found}
+    return {"frames": args.frames, "drawn_at": DRAWN, "threads": 1, "sides": found}
 
 
 def _one_side(

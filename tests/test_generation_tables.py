@@ -33,6 +33,7 @@ def row(name, runs, **decibels):
 
 BETWEEN = {
     "frames": 65,
+    "drawn_at": 0.5,
     "threads": 1,
     "gap": 8,
     "gaps": 4,
@@ -80,6 +81,7 @@ def eight(*shown):
 COPIED = eight((26, 20, 0), (22, 18, 0), (20, 16, 0))
 AFTER = {
     "frames": 65,
+    "drawn_at": 0.5,
     "threads": 1,
     "ahead": 8,
     "seen": 4,
@@ -180,6 +182,7 @@ def test_between():
     assert (
         "Medians over 3 clips" in text and "one thread. Left out: c.mp4 (It is empty), d.mp4 (too few frames)." in text
     )
+    assert "On the 1 clips where it lies 1 dB or more above the blend, *generator* is +4.50 dB from it" in text
     assert "in the source. 1 clip in which fewer than 1 % of the pixels move count only where all" in text
 
 
