@@ -246,5 +246,9 @@ def describe_budget(budget: Budget) -> str:
             f"{float(plan.scale):>5g} {plan.times:>5} {plan.tokens:>9,} {plan.cost.total / 1e15:>9.3f} "
             f"{plan.cost.attention_share:>9.1%} {plan.relative:>6.1%}"
         )
-    lines += ["", "PFLOP: 1e15 operations of the blocks in one forward; attention: the share of its scores in them."]
+    lines += [
+        "",
+        "PFLOP: 1e15 operations of the blocks in one forward; attention: the share of its scores in them.",
+        "Not in the cost: text encoder, VAE, interpolation and upscaling.",
+    ]
     return "\n".join([*lines, *(f"Note: {note}." for note in budget.notes)])

@@ -204,6 +204,7 @@ class TestPlans:
         marked = [line for line in lines if line.startswith("> ")]
         assert len(marked) == 1 and "864x480" in marked[0]
         assert "exact size 1280 x 720 with fit crop" in lines[-1]
+        assert "Not in the cost: text encoder, VAE, interpolation and upscaling." in lines
         widths = {len(line) for line in lines if "x" in line and line.endswith("%") and line[0] in " >"}
         assert len(widths) == 1
 
