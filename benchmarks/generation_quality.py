@@ -26,7 +26,7 @@ SIDES = (128, 256)
 """Pixels: at the first all is measured, at the second less of each clip, by fewer methods."""
 OURS, CEILING = "generator", "ceiling"
 DRAWN = 0.5
-"""The temperature of drawn frames: on training clips they move about as much as real ones then, at 1 twice as much."""
+"""The temperature of drawn frames, chosen on training crops: they moved about as much as real ones there."""
 KEYS = ("all", "moving", "energy")
 Maker = Callable[[CodedClip, int], np.ndarray]
 """From a clip and the known frame before them to the frames asked for, uint8 `[F, H, W, 3]`."""
