@@ -47,6 +47,8 @@ def _spent(result: dict[str, Any]) -> str:
 
 def _settings(result: dict[str, Any]) -> str:
     s, settings = result["summary"], result["settings"]
+    sizes = {Path(name).stem: size for name, size in result["weights_bytes"].items()}
+    used = {name: sizes[name] for name in result["weights"] if name in sizes}
     return (
         f"{s['clips']} clips that were not trained on, the first {settings['frames']} frames at most, centre "
         f"{settings['size']}x{settings['size']} pixels; median / mean over clips; RGB PSNR. The stream is asked for "
@@ -55,8 +57,8 @@ def _settings(result: dict[str, Any]) -> str:
         f"those of every frame for itself: median {_percent(s['ratio']['median'])}, best "
         f"{_percent(s['ratio']['min'])}, worst {_percent(s['ratio']['max'])}{_static(result)}. {_codebooks(result)} "
         f"Seconds are those of encoding, "
-        f"PSNR and SSIM on one thread, with {settings['workers']} clips at a time. All weights together are "
-        f"{_mega(sum(result['weights_bytes'].values()))} MB."
+        f"PSNR and SSIM on one thread, with {settings['workers']} clips at a time. The weights of "
+        f"{', '.join(used)} are {_mega(sum(used.values()))} MB."
     )
 
 

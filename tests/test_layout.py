@@ -288,6 +288,11 @@ class TestPackaging:
         missing = {path.relative_to(ROOT).as_posix() for path in needed - packaged if path.is_file()}
         assert not missing
 
+    def test_weights_are_small_and_have_a_card_each(self):
+        weights = list((ROOT / "models" / "weights").glob("*.safetensors"))
+        assert 0 < sum(path.stat().st_size for path in weights) <= 60e6
+        assert not [path.name for path in weights if not path.with_suffix(".md").is_file()]
+
     def test_readme_has_one_test_command_and_one_main_command(self):
         lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
         commands = [line for line in lines if line.startswith("pip install ")]
