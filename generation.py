@@ -219,7 +219,7 @@ def _gap(job: _Job, index: int, start: int, join: Join, showings: Sequence[Showi
     asked = [share for share in shares if share is not None]
     way: Way = "generated"
     if join.kind == "fade":
-        moving, way = (_mixed(job, index, share) for share in asked), "faded"
+        moving, way = _mixed(job, index, asked), "faded"
     elif first == second:
         moving, way = (first for _ in asked), "repeated"
     else:
@@ -244,12 +244,13 @@ def _moved(job: _Job, index: int, shares: Sequence[Fraction]) -> Iterator[IFrame
         yield from (_frame(made[place]) for place in places)
 
 
-def _mixed(job: _Job, index: int, share: Fraction) -> IFrame:
+def _mixed(job: _Job, index: int, shares: Sequence[Fraction]) -> Iterator[IFrame]:
     """Of a dissolve: known frame `index` and the next one, mixed as pixels and coded."""
     pictures = decode_stream(job.tokens, job.tokenizer, start=index, stop=index + 2)
     first, second = (torch.from_numpy(picture).float() for picture in pictures)
-    mixed = torch.lerp(first, second, float(share)).round_().to(torch.uint8).numpy()
-    return _single(encode_frames([mixed[np.newaxis]], job.tokenizer, check=job.check).frames[0])
+    for share in shares:
+        mixed = torch.lerp(first, second, float(share)).round_().to(torch.uint8).numpy()
+        yield _single(encode_frames([mixed[np.newaxis]], job.tokenizer, check=job.check).frames[0])
 
 
 def _fill(job: _Job, wanted: Completion) -> tuple[_Timing, Iterator[_Shown]]:

@@ -22,8 +22,9 @@ from ..models.image_tokenizer import ImageTokenizer
 from ..models.token_filling import CONTEXT
 from ..models.token_guess import guess
 from .generation_between import GAP
-from .generation_clips import CodedClip, Pictures, Tell, coded_clips, one_thread
+from .generation_clips import CodedClip, Pictures, Tell, coded_clips
 from .generation_quality import SIDES, spread
+from .threads import one_thread
 from .tokens import clips_in
 
 RUNS = 8  # of a clip, for each task, spread over it

@@ -7,7 +7,6 @@ moving where a channel of the source differs from a known frame of the run by mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +28,6 @@ LEAST_MOVING = 0.01  # share of the pixels: where fewer move, PSNR of moving one
 AT_ONCE = 8  # frames that are coded together
 
 Tell = Callable[[str], None]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """What is measured within runs on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Pictures:

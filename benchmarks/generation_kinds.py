@@ -17,8 +17,9 @@ from ..models.token_guess import EXTRA
 from ..tokens.video_tokens import CELL
 from .generation_between import BLEND, GAP, blended, filled, measure_gaps
 from .generation_bits import TASKS, told_tokens
-from .generation_clips import Pictures, Tell, coded_clips, one_thread
+from .generation_clips import Pictures, Tell, coded_clips
 from .generation_quality import SIDES, medians, spread
+from .threads import one_thread
 from .tokens import clips_in
 
 NETS = {

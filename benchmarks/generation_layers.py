@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..models.attention import KINDS, TILE, WINDOW, attention
-from .generation_clips import one_thread
+from .threads import one_thread
 
 SIDE = 32
 """Rows and columns of tokens: those of 256-pixel frames."""

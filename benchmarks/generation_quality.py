@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..models.token_guess import Guessed
 from ..video.frames import uint8_to_image
-from .generation_clips import CodedClip, Pictures, Tell, coded_clips, one_thread
+from .generation_clips import CodedClip, Pictures, Tell, coded_clips
+from .threads import one_thread
 from .tokens import clips_in
 
 SIDES = (128, 256)

@@ -27,6 +27,7 @@ from ..video.metrics import psnr
 from ..video.opening import VideoError
 from ..video.reader import VideoReader
 from ..video.writer import VideoWriter
+from .threads import one_thread
 
 FRAMES = 33  # of a clip, from the first
 STATIC = 0.25  # share of tiles that change from frame to frame, median, up to which a camera is taken to stand still
@@ -44,9 +45,8 @@ def measure_static(paths: Sequence[Path], tell: Tell) -> dict[str, Any]:
     torch.manual_seed(0)
     ours = load_interpolator()
     core = NetInterpolator(IFNet(InterpolatorConfig(4, CORE_WIDTHS)), started=False)
-    threads, clips, others = torch.get_num_threads(), [], []
-    torch.set_num_threads(1)
-    try:
+    clips, others = [], []
+    with one_thread():
         for path in paths:
             resources.check_cancelled()
             try:
@@ -60,8 +60,6 @@ def measure_static(paths: Sequence[Path], tell: Tell) -> dict[str, Any]:
                 continue
             clips.append({"clip": path.name, "changed": share, **time_clip(frames, ours, core)})
             tell(f"  {path.name}: {clips[-1]['ratio']:.2f}x of whole frames")
-    finally:
-        torch.set_num_threads(threads)
     if not clips:
         raise ValueError(f"In none of the {len(paths)} clips a camera stands still. Give others with --clips DIR.")
     return {"threshold": THRESHOLD, "static_share": STATIC, "threads": 1, "clips": clips, "others": others}

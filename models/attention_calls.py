@@ -220,6 +220,18 @@ class Run:
         """A forward of which all that is known."""
         return Forward(None if grid is None else Grid(*grid), **facts)
 
+    def attend(
+        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Tensor:
+        """What `backend(*arguments, **options)` gives, or nearly so."""
+        call = AttentionCall(backend, arguments, options)
+        place = self.admit(forward, call)
+        return call.dense() if place is None else self.answer(call, place)
+
+    def answer(self, call: AttentionCall, place: Place) -> Tensor:
+        """What a call gives that is to be patched; the grid lies at `place` in it."""
+        raise NotImplementedError
+
     def admit(self, forward: Forward, call: AttentionCall) -> Place | None:
         """Where the grid lies in a call that is to be patched; None where it is to run dense."""
         place = forward.place(call)

@@ -239,8 +239,7 @@ class TokenGenerator(nn.Module):
         x = x + hints + self.place(_places(indices, at).to(x.dtype))
         for block in self.blocks:
             x = block(x)
-        half = torch.tensor([level // 2 for level in self.config.levels], device=codes.device)
-        return Seen(self.digits.look(self.norm(x)), codes * half + half, exists)
+        return Seen(self.digits.look(self.norm(x)), self.fsq.codes_to_levels(codes), exists)
 
     def logits(self, seen: Seen, earlier: Tensor | None = None) -> tuple[Tensor, ...]:
         """`[B, t, h, w, level]` of each digit, the least significant first.

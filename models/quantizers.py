@@ -69,9 +69,17 @@ class FSQ(nn.Module):
 
     def indices_to_codes(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Indices `[B, ...]` in [0, codebook_size) -> codes `[B, d, ...]` in [-1, 1]; inverts codes_to_indices."""
-        digits = self.digits(indices).movedim(-1, 1)
-        half = self._per_dimension(self._levels // 2, digits).to(dtype)
-        return (digits.to(dtype) - half) / half
+        return self.levels_to_codes(self.digits(indices).to(dtype)).movedim(-1, 1)
+
+    def levels_to_codes(self, levels: Tensor) -> Tensor:
+        """Levels `[..., d]` from 0, whole or not -> codes `[..., d]` in [-1, 1]."""
+        half = (self._levels // 2).to(levels)
+        return (levels - half) / half
+
+    def codes_to_levels(self, codes: Tensor) -> Tensor:
+        """Codes `[..., d]` -> levels `[..., d]` from 0, as whole as the codes are."""
+        half = (self._levels // 2).to(codes)
+        return codes * half + half
 
     def digits(self, indices: Tensor) -> Tensor:
         """Indices `[...]` -> int64 `[..., d]`: the level in each dimension, from 0."""

@@ -14,16 +14,15 @@ linear and performer are there for models that were trained with them. In others
 all values: their weights cannot be as sharp as softmax's, on which such a model relies.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from .attention import Grid, linear, performer
-from .attention_calls import AttentionCall, Forward, Gate, Place, Run
+from .attention_calls import AttentionCall, Gate, Place, Run
 
 SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
@@ -71,14 +70,8 @@ class SparseRun(Run):
         self.settings = settings
         self._tilings: dict[tuple[Place, torch.device], _Tiling | None] = {}
 
-    def attend(
-        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> Tensor:
-        """What `backend(*arguments, **options)` gives, or nearly so."""
-        call = AttentionCall(backend, arguments, options)
-        place = self.admit(forward, call)
-        if place is None:
-            return call.dense()
+    def answer(self, call: AttentionCall, place: Place) -> Tensor:
+        """What the call gives, or nearly so."""
         if self.settings.kind in ("linear", "performer"):
             return self._without_softmax(call)
         tiling = self._tiling(place, call.q.device)

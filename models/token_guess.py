@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .flow_search import find_motion, flow_after, flow_at, pixel_grid, sample
+from .flow_search import Motion, find_motion, flow_after, flow_at, pixel_grid, sample
 from .image_tokenizer import ImageTokenizer
 from .interpolator import blend
 
@@ -36,9 +36,12 @@ class Guessed(NamedTuple):
     far: Tensor
 
 
-def frames_between(first: Tensor, second: Tensor, times: Tensor) -> Guessed:
-    """Frames at `times` `[t]`, above 0 and below 1, between two `[1, 3, H, W]` in [0, 1]; H, W multiples of 16."""
-    flow, share = flow_at(find_motion(first, second), times.view(-1, 1, 1, 1))
+def frames_between(first: Tensor, second: Tensor, times: Tensor, motion: Motion | None = None) -> Guessed:
+    """Frames at `times` `[t]`, above 0 and below 1, between two `[1, 3, H, W]` in [0, 1]; H, W multiples of 16.
+
+    motion: that of `find_motion` for the two, if it is known already.
+    """
+    flow, share = flow_at(motion or find_motion(first, second), times.view(-1, 1, 1, 1))
     many = (len(times), -1, -1, -1)
     first, second = first.expand(many), second.expand(many)
     grid = pixel_grid(first.shape[-2], first.shape[-1], first)
@@ -114,11 +117,11 @@ def _runs(whole: list[bool]) -> Iterator[tuple[int, int]]:
 
 def _guess_run(image: ImageTokenizer, indices: Tensor, whole: list[bool], start: int, stop: int) -> Tensor:
     before, after = _neighbours(whole, start - 1, -1), _neighbours(whole, stop, 1)
-    parts = []
     if before and after:
         first, second = (decoded(image, indices[i : i + 1]) for i in (before[0], after[0]))
         times = torch.arange(1, stop - start + 1, device=indices.device) / (stop - start + 1)
-        parts = [frames_between(first, second, some) for some in times.split(_AT_ONCE)]
+        motion = find_motion(first, second)
+        parts = (frames_between(first, second, some, motion) for some in times.split(_AT_ONCE))
         return torch.cat([coded(image, part) for part in parts])
     # the nearest frame last; backwards where only later frames are known
     seen = decoded(image, indices[(before or after)[::-1]])

@@ -133,14 +133,8 @@ class MergeRun(Run):
 
     # -- keys
 
-    def attend(
-        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> Tensor:
-        """What `backend(*arguments, **options)` gives, or nearly so."""
-        call = AttentionCall(backend, arguments, options)
-        place = self.admit(forward, call)
-        if place is None:
-            return call.dense()
+    def answer(self, call: AttentionCall, place: Place) -> Tensor:
+        """What the call gives, or nearly so."""
         q, k, v = call.rows()
         # values, as positions have turned the keys
         merged = find_redundant(_video(v, place), place.grid, self.settings, self._important(place.grid))

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,3 +193,27 @@ def write(tmp_path):
         return path
 
     return call
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """`no_processes(module, submit)`: pools of processes of a module give what `submit(work, *arguments)` returns."""
+
+    def replace_pool(module, submit, opened=lambda: None):
+        class Pool:
+            def __init__(self, *_, **__):
+                opened()
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def submit(self, work, *arguments):
+                value = submit(work, *arguments)
+                return SimpleNamespace(result=lambda: value)
+
+        monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+
+    return replace_pool

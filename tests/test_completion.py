@@ -5,13 +5,32 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tokenreel.video.completion import LOOK_BACK, MOST_IN_ALL, Completion, even_places, gap
+from tokenreel.models.token_filling import MOST_BETWEEN, Knobs
+from tokenreel.video.completion import (
+    LOOK_BACK,
+    MOST_FRAMES,
+    MOST_IN_ALL,
+    MOST_STEPS,
+    MOST_TEMPERATURE,
+    Completion,
+    even_places,
+    gap,
+)
 from tokenreel.video.timeline import FrameTimeline
 
 
 def timeline(kept=(0, 4, 9), frames=12, shots=(0,)):
     base = Fraction(1, 24)
     return FrameTimeline(base, Fraction(24), frames * base, tuple(range(frames)), kept, shots)
+
+
+def test_what_may_be_asked_for_is_what_can_be_made():
+    """The limits stand in two layers, of which neither may know the other."""
+    assert MOST_FRAMES["between"] == MOST_BETWEEN
+    assert Knobs(steps=MOST_STEPS, temperature=MOST_TEMPERATURE).rounds == MOST_STEPS
+    for options in ({"steps": MOST_STEPS + 1}, {"temperature": MOST_TEMPERATURE + 0.1}):
+        with pytest.raises(ValueError, match="Invalid steps"):
+            Knobs(**options)
 
 
 class TestRefusals:

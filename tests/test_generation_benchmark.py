@@ -115,23 +115,13 @@ class TestMemory:
         assert found["frames"] == 9 and found["seconds"] > 0
         assert found["peak_rss_bytes"] >= found["peak_rss_bytes_warmed_up"] > 20e6
 
-    def test_all(self, monkeypatch):
+    def test_all(self, no_processes):
         """The processes are replaced: what they do is tested above."""
 
-        class Pool:
-            def __init__(self, *_):
-                pass
+        def submit(work, weights, frames):
+            assert work is continue_reel and weights == "hybrid"
+            return {"frames": frames, "peak_rss_bytes": 100 + frames}
 
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                pass
-
-            def submit(self, work, weights, frames):
-                assert work is continue_reel and weights == "hybrid"
-                return type("Done", (), {"result": lambda self: {"frames": frames, "peak_rss_bytes": 100 + frames}})()
-
-        monkeypatch.setattr(generation_memory, "ProcessPoolExecutor", Pool)
+        no_processes(generation_memory, submit)
         found = measure_memory("hybrid", lambda line: None)
         assert [run["frames"] for run in found["runs"]] == [32, 256] and found["growth"] == 356 / 132

@@ -14,9 +14,9 @@ from tokenreel.benchmarks.generation_clips import (
     coded_clip,
     coded_clips,
     decibels,
-    one_thread,
     squared,
 )
+from tokenreel.benchmarks.threads import one_thread
 from tokenreel.video.opening import VideoError
 from tokenreel.video.writer import VideoWriter
 

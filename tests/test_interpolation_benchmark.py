@@ -2,7 +2,6 @@
 
 import argparse
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,26 +83,15 @@ def test_a_long_clip_is_doubled(monkeypatch, tmp_path):
     assert found["frames"] == 58 and found["computed_fraction"] < 1 and found["peak_rss_bytes"] > 20e6
 
 
-def test_memory(monkeypatch):
+def test_memory(no_processes):
     """The processes are replaced: what they do is tested above."""
     ran = []
 
-    class Pool:
-        def __init__(self, *_, **__):
-            ran.append(1)
+    def submit(work, path, *arguments):
+        minutes = arguments[0] if arguments else None
+        return minutes if work is draw_long else {"frames": 20, "peak_rss_bytes": 100 + len(ran)}
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, work, path, *arguments):
-            minutes = arguments[0] if arguments else None
-            value = minutes if work is draw_long else {"frames": 20, "peak_rss_bytes": 100 + len(ran)}
-            return SimpleNamespace(result=lambda: value)
-
-    monkeypatch.setattr(interpolation_cost, "ProcessPoolExecutor", Pool)
+    no_processes(interpolation_cost, submit, opened=lambda: ran.append(1))
     found = measure_long(lambda line: None, (1, 10))
     assert len(ran) == 4 and found["growth"] == 104 / 102
     assert found["image_bytes"] == (10 + 20) * 1280 * 720 * 12

@@ -136,24 +136,13 @@ class TestMemory:
         found = upscale_long(path)
         assert found["frames"] == 14 and found["computed_fraction"] < 0.7 and found["peak_rss_bytes"] > 20e6
 
-    def test_all(self, monkeypatch):
+    def test_all(self, no_processes):
         """The processes are replaced: what they do is tested above."""
 
-        class Pool:
-            def __init__(self, *_):
-                pass
+        def submit(work, path, *length):
+            return round(60 * 24 * length[0]) if length else {"frames": 2, "peak_rss_bytes": 10}
 
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                pass
-
-            def submit(self, work, path, *length):
-                made = round(60 * 24 * length[0]) if length else {"frames": 2, "peak_rss_bytes": 10}
-                return type("Done", (), {"result": lambda self: made})()
-
-        monkeypatch.setattr(interpolation_cost, "ProcessPoolExecutor", Pool)
+        no_processes(interpolation_cost, submit)
         found = measure_memory(lambda line: None)
         assert [run["source_frames"] for run in found["runs"]] == [360, 1440] and found["growth"] == 1
         assert found["image_bytes"] == 1440 * 1280 * 720 * 3 * 4 * 5

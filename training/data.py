@@ -57,7 +57,7 @@ class ClipPack:
         crop = self.crop(clip, index, side, generator)
         if draw(2) and length > 1:
             crop = crop.flip(0)
-        return self.relight(crop, generator).transpose(0, 1)
+        return self._relight(crop, generator).transpose(0, 1)
 
     def windows(self, count: int, side: int, spans: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Two frames and one between them: `[count, 3, 3, side, side]` in [-1, 1], times `[count]`.
@@ -87,7 +87,7 @@ class ClipPack:
         if draw(2):
             index, time = index[::-1], 1 - time
         crop = self.crop(clip, [min(i, clip.shape[0] - 1) for i in index], side, generator)
-        return self.relight(crop, generator).transpose(0, 1), time
+        return self._relight(crop, generator).transpose(0, 1), time
 
     @staticmethod
     def _dice(generator: torch.Generator) -> Callable[[int], int]:
@@ -113,8 +113,7 @@ class ClipPack:
         return crop
 
     @staticmethod
-    def relight(crop: Tensor, generator: torch.Generator) -> Tensor:
-        """For a third of the crops: another brightness and contrast."""
+    def _relight(crop: Tensor, generator: torch.Generator) -> Tensor:
         if torch.rand(1, generator=generator) * 3 < 1:
             gain = 0.7 + 0.6 * torch.rand(1, generator=generator).item()
             lift = 0.3 * torch.rand(3, 1, 1, generator=generator) - 0.15

@@ -141,9 +141,8 @@ def decibels(image: ImageTokenizer, levels: Tensor, truth: Tensor) -> Tensor:
     truth: int64 `[n, h, w]`. The gradient is that of the levels as they are.
     """
     fsq = image.quantizer
-    half = torch.tensor([level // 2 for level in fsq.levels], device=levels.device)
     rounded = levels + (levels.round() - levels).detach()
-    made = image.decoder(((rounded - half) / half).movedim(-1, 1))
+    made = image.decoder(fsq.levels_to_codes(rounded).movedim(-1, 1))
     with torch.no_grad():
         wanted = image.decoder(fsq.indices_to_codes(truth))
     return -10 * torch.log10((made.float() - wanted.float()).square().mean((1, 2, 3)) / 4 + 1e-5)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..models.checkpoint import load_tokenizer
 from ..models.image_tokenizer import ImageTokenizer
 from ..models.token_guess import guess
-from .data import MOST_SKIP, ClipPack
+from .data import ClipPack
 
 GAPS = (2, 3, 4, 6, 8, 8, 8)
 """Frames from a known one to the next, of which one is drawn."""
@@ -53,15 +53,7 @@ class Examples:
 
     def _crop(self, length: int) -> Tensor:
         """`[length, 3, side, side]` in [-1, 1], in either direction of time."""
-        pack = self.pack
-        clip = pack.clips[pack.names[self._draw(len(pack.names))]]
-        run = min(pack.run, len(clip))
-        step = 1 + self._draw(min(MOST_SKIP, (run - 1) // (length - 1)))
-        start = self._draw(len(clip) // run) * run
-        first = start + self._draw(run - (length - 1) * step)
-        index = [min(first + i * step, start + run - 1, len(clip) - 1) for i in range(length)]
-        crop = pack.relight(pack.crop(clip, index, self.side, self.generator), self.generator)
-        return crop.flip(0) if self._draw(2) else crop
+        return self.pack.runs(1, self.side, length, self.generator)[0].transpose(0, 1)
 
 
 def main() -> None:
