@@ -1,0 +1,183 @@
+"""Models of ComfyUI's own classes with random weights, run by its own sampler: what patches are tested and measured on.
+
+For processes of their own, whose Python has ComfyUI's folder on its path: `start` decides for all of the process how
+ComfyUI computes. Nothing else of the pack uses this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TEXT = 32
+"""Channels of the text that `sample` gives a model."""
+
+
+class Family(NamedTuple):
+    """A class of ComfyUI's supported models, the channels of its latents, and sizes that are small."""
+
+    name: str
+    channels: int
+    config: dict[str, Any]
+
+
+_WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "num_layers": 3,
+    "ffn_dim": 96,
+    "text_dim": TEXT,
+    "freq_dim": 32,
+    "text_len": 8,
+}
+_LTXV = {
+    "image_model": "ltxv",
+    "in_channels": 16,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "caption_channels": TEXT,
+    "num_layers": 3,
+}
+_HUNYUAN = {
+    "image_model": "hunyuan_video",
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 24,
+    "context_in_dim": TEXT,
+    "hidden_size": 64,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12],
+    "theta": 256,
+    "patch_size": [1, 2, 2],
+    "qkv_bias": True,
+    "guidance_embed": True,
+    "byt5": False,
+    "meanflow": False,
+    "use_cond_type_embedding": False,
+    "vision_in_dim": None,
+    "meanflow_sum": False,
+}
+_COSMOS = {
+    "max_img_h": 64,
+    "max_img_w": 64,
+    "max_frames": 32,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 64,
+    "num_heads": 2,
+    "num_blocks": 3,
+    "mlp_ratio": 2.0,
+    "crossattn_emb_channels": TEXT,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_interpolation": "crop",
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 16,
+}
+_COSMOS_1 = {
+    "image_model": "cosmos",
+    "block_config": "FA-CA-MLP",
+    "block_x_format": "THWBD",
+    "use_cross_attn_mask": False,
+    "pos_emb_learnable": False,
+    "affline_emb_norm": True,
+    "extra_per_block_abs_pos_emb": True,
+    "extra_per_block_abs_pos_emb_type": "learnable",
+}
+_COSMOS_2 = {"image_model": "cosmos_predict2", "pos_emb_learnable": True, "rope_enable_fps_modulation": False}
+FAMILIES = {
+    "wan": Family("WAN21_T2V", 16, {**_WAN, "dim": 64, "num_heads": 2, "in_dim": 16, "out_dim": 16}),
+    "wan5b": Family("WAN22_T2V", 48, {**_WAN, "dim": 96, "num_heads": 3, "in_dim": 48, "out_dim": 48}),
+    "ltxv": Family("LTXV", 16, _LTXV),
+    "hunyuan": Family("HunyuanVideo", 16, _HUNYUAN),
+    "cosmos": Family("CosmosT2V", 16, {**_COSMOS, **_COSMOS_1}),
+    "cosmos2": Family("CosmosT2IPredict2", 16, {**_COSMOS, **_COSMOS_2}),
+}
+
+
+def start(*, pytorch_attention: bool = True, threads: int = 1) -> str:
+    """Has ComfyUI compute on the CPU in this process, once and first of all; its version.
+
+    Without `pytorch_attention` attention is what ComfyUI takes by itself on a CPU. ImportError where its folder, or
+    something that it needs, is not on Python's path.
+    """
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu, args.use_pytorch_cross_attention = True, pytorch_attention
+    torch.set_num_threads(threads)
+    import comfy.model_patcher
+    import comfy.sample
+    import comfy.supported_models
+    import comfyui_version
+
+    return comfyui_version.__version__
+
+
+def build(kind: str, **sizes: Any) -> Any:
+    """A MODEL of family `kind`, float32 on the CPU, the same each time. `sizes` replace those of `FAMILIES`."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    family, cpu = FAMILIES[kind], torch.device("cpu")
+    made = getattr(comfy.supported_models, family.name)({**family.config, **sizes})
+    made.set_inference_dtype(torch.float32, None)
+    model = made.get_model({}, device=cpu)
+    chance = torch.Generator().manual_seed(1)
+    for name, weight in model.diffusion_model.named_parameters():
+        spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
+        level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
+        weight.data = level + spread * torch.randn(weight.shape, generator=chance)
+    model.diffusion_model.requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+
+
+def sample(
+    model: Any,
+    kind: str,
+    size: tuple[int, int, int] = (3, 10, 14),
+    *,
+    steps: int = 2,
+    cfg: float = 2.0,
+    text: int = 5,
+    **condition: Any,
+) -> Tensor:
+    """The latent `[1, C, T, H, W]` that ComfyUI's sampler makes with random text, for a latent of `size` = (T, H, W).
+
+    `condition` goes into both conditions, as nodes put it there.
+    """
+    import comfy.sample
+
+    chance = torch.Generator().manual_seed(2)
+    noise = torch.randn(1, FAMILIES[kind].channels, *size, generator=chance)
+    both = []
+    for _ in range(2):
+        more = {"pooled_output": torch.randn(1, 24, generator=chance), **condition}
+        if kind == "ltxv":
+            more.update(attention_mask=torch.ones(1, text, dtype=torch.long), frame_rate=25)
+        both.append([[torch.randn(1, text, TEXT, generator=chance), more]])
+    return comfy.sample.sample(
+        model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise), disable_pbar=True, seed=1
+    )
+
+
+def once(model: Any, *given: Any, **more: Any) -> Any:
+    """What the network of a MODEL makes of `given`, with the patches and the noise level that a sampler hands it."""
+    options = {**model.model_options["transformer_options"], "sigmas": torch.tensor([0.5]), "wrappers": model.wrappers}
+    return model.model.diffusion_model(*given, transformer_options=options, **more)
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference of two tensors, or of two lists of them, as of a video with sound."""
+    if isinstance(one, list):
+        return max(map(difference, one, other))
+    return float((one - other).abs().max())
