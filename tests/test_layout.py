@@ -73,6 +73,7 @@ COMFYUI = {
     "comfy_api_nodes",
     "comfy_execution",
     "comfy_extras",
+    "comfyui_version",
     "folder_paths",
     "server",
     "execution",
