@@ -6,6 +6,8 @@ from .generating import GenerateTokens, LoadGenerator
 from .inspecting import InspectTokens
 from .interpolating import InterpolateVideo
 from .measuring import MeasureQuality
+from .patching import EfficientAttention, MergeTokens
+from .planning import PlanTokenBudget
 from .plotting import PlotRateDistortion
 from .residual import EncodeResidual
 from .sampling import DetectShots, SampleFrames
@@ -31,6 +33,9 @@ NODES: list[type[io.ComfyNode]] = [
     PlotRateDistortion,
     InterpolateVideo,
     UpscaleVideo,
+    PlanTokenBudget,
+    EfficientAttention,
+    MergeTokens,
 ]
 
 

@@ -38,7 +38,7 @@ from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
 SNAPSHOT = ROOT / "tests" / "data" / "node_schemas.json"
-CATEGORIES = {"video/sampling", "video/tokens", "video/enhance", "model/loaders"}
+CATEGORIES = {"video/sampling", "video/tokens", "video/enhance", "model/loaders", "model/efficiency"}
 WIDTH, HEIGHT, FRAMES = 64, 48, 8
 TINY = {
     "encoder_widths": (16, 32),
