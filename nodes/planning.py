@@ -91,6 +91,12 @@ class PlanTokenBudget(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="Frames per second that these are to be played at."),
                 io.Float.Output(display_name="scale", tooltip="For Upscale Video: how many times as large after that."),
                 io.Int.Output(display_name="times", tooltip="For Interpolate Video: so many frames for each one."),
+                io.Int.Output(
+                    display_name="final_width",
+                    tooltip="The width above, for Upscale Video with target exact size: models round sides up, and "
+                    "scale alone would keep what is over.",
+                ),
+                io.Int.Output(display_name="final_height", tooltip="The height above, for the same."),
                 io.String.Output(display_name="table", tooltip="Every way that was weighed, with tokens and cost."),
                 io.Image.Output(display_name="plot", tooltip="The cost of each way, and how much of it is attention."),
             ],
@@ -112,9 +118,10 @@ class PlanTokenBudget(io.ComfyNode):
         limits = {"least_side": least_short_side, "least_rate": exact_frame_rate(least_fps), "share": share or None}
         budget = plan_budget(find_family(family), target, **limits)
         plan, table, plot = budget.chosen, describe_budget(budget), to_images([draw_budget(budget)[None]])
-        sizes = plan.width, plan.height, plan.frames, float(plan.rate), float(plan.scale), plan.times
+        made = plan.width, plan.height, plan.frames, float(plan.rate)
+        afterwards = float(plan.scale), plan.times, target.width, target.height
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), "text": (table,)}
-        return io.NodeOutput(*sizes, table, plot, ui=shown)
+        return io.NodeOutput(*made, *afterwards, table, plot, ui=shown)
 
 
 def draw_budget(budget: Budget) -> Any:

@@ -17,14 +17,14 @@ def run(**changes):
 class TestNode:
     def test_gives_numbers_to_wire(self):
         *numbers, table, plot = run()
-        assert numbers == [864, 480, 77, 15.0, 1.5, 2]
-        assert [type(each) for each in numbers] == [int, int, int, float, float, int]
+        assert numbers == [864, 480, 77, 15.0, 1.5, 2, 1280, 720]
+        assert [type(each) for each in numbers] == [int, int, int, float, float, int, int, int]
         assert table.startswith("Wan 2.1 14B: 1280 x 720, 5 s at 30 frames a second")
         assert plot.shape[0] == 1 and plot.shape[3] == 3 and float(plot.max()) <= 1
 
     def test_a_share_is_kept_to(self):
         *numbers, table, _ = run(share=0.5)
-        assert numbers != run()[:6] and "> " in table
+        assert numbers != run()[:8] and "> " in table
         with pytest.raises(ValueError, match="Allow a larger share"):
             run(share=0.01)
 
