@@ -7,9 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__, commands, token_commands
+from . import __version__, commands, model_commands, token_commands
 
 Add = Callable[..., argparse.ArgumentParser]
+
+FAMILIES = (
+    *("wan2.1", "wan2.1-1.3b", "wan2.2", "wan2.2-5b", "ltx-video", "ltx-2", "hunyuanvideo", "hunyuanvideo-1.5"),
+    *("cosmos", "cosmos-predict2", "generic"),
+)
+"""Those of models/model_families.py, which is not loaded for `--help`."""
 
 
 def _number(kind: Callable[[str], float], least: float, what: str, above: bool = False) -> Callable[[str], Any]:
@@ -275,6 +281,37 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="FILE", help="weights (.safetensors) in place of those that come along")
 
 
+def _add_plan(add: Add) -> None:
+    parser = add("plan", model_commands.plan, "say what a video costs a model before it is made, and how it costs less")
+    parser.add_argument(
+        "--family",
+        choices=FAMILIES,
+        metavar="NAME",
+        required=True,
+        help=f"what the model is: {', '.join(FAMILIES)} (a common shape)",
+    )
+    parser.add_argument(
+        "--size", type=commands.frame_size, metavar="WxH", required=True, help="in the end, as 1280x720"
+    )
+    parser.add_argument("--seconds", type=_AMOUNT, metavar="S", required=True, help="length of the video")
+    parser.add_argument(
+        "--fps", type=commands.frame_rate, metavar="R", required=True, help="in the end: 30, 29.97 or 30000/1001"
+    )
+    parser.add_argument(
+        "--least-short-side", type=_SIDE, metavar="S", help="the model makes no frames of a shorter side below (480)"
+    )
+    parser.add_argument(
+        "--least-fps", type=commands.frame_rate, metavar="R", help="the model makes no fewer frames a second (12)"
+    )
+    parser.add_argument(
+        "--share",
+        type=_AMOUNT,
+        metavar="X",
+        help="the best plan that costs at most X, as 0.5, of making the video directly (the cheapest)",
+    )
+    parser.add_argument("--plot", metavar="OUT.png", help="draw what every plan costs")
+
+
 def _add_info(add: Add) -> None:
     add("info", token_commands.info, "say what a token file holds").add_argument("tokens", metavar="FILE.tokens")
 
@@ -317,6 +354,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_encode,
         _add_decode,
         _add_generate,
+        _add_plan,
         _add_info,
         _add_measure,
         _add_bench,

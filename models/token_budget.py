@@ -143,12 +143,12 @@ class Budget:
         return (self.chosen.width * scale, self.chosen.height * scale) == (self.target.width, self.target.height)
 
     def report(self) -> dict[str, Any]:
-        """The chosen plan and the others as numbers: pixels, frames, frames per second, seconds."""
-        keys = {"family": self.family.title, "target": _target_facts(self.target)}
+        """The chosen plan, and all `plans`, as numbers: pixels, frames, frames per second, seconds."""
+        keys = {"model": self.family.title, "target": _target_facts(self.target)}
         return {
             **keys,
             **_facts(self.chosen),
-            "alternatives": [_facts(plan) for plan in self.plans],
+            "plans": [_facts(plan) for plan in self.plans],
             "notes": [*self.notes],
         }
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import tokenreel
-from tokenreel import cli, commands, token_commands
+from tokenreel import cli, cli_arguments, commands, token_commands
 from tokenreel.host import resources
 from tokenreel.video.writer import VideoWriter
 
@@ -316,6 +317,62 @@ class TestGenerate:
         model = ROOT / "models" / "weights" / "shots.safetensors"
         how = ("--task", "continue", "--model", model)
         refused("generate", key_file, tmp_path / "x.tokens", *how, names=["shots.safetensors", "generator"])
+
+
+class TestPlan:
+    WANTED = ("plan", "--family", "wan2.1", "--size", "1280x720", "--seconds", "5", "--fps", "30")
+
+    def test_the_chosen_plan_and_all_that_were_weighed(self, facts):
+        found = facts(*self.WANTED)
+        assert (found["width"], found["height"], found["frames"], found["frame_rate"]) == (864, 480, 77, 15.0)
+        assert (found["scale"], found["times"], found["tokens"]) == (1.5, 2, 20 * 30 * 54)
+        assert found["family"] == "wan2.1" and found["model"] == "Wan 2.1 14B"
+        assert found["target"] == {"width": 1280, "height": 720, "frame_rate": 30.0, "duration": 5.0}
+        assert found["duration"] >= 5 and found["plans"][0]["relative_cost"] == 1
+        assert found["plans"][-1].items() <= found.items()  # the cheapest is the chosen one
+
+    def test_what_people_see_is_what_the_node_says(self, run):
+        from tokenreel.nodes.planning import PlanTokenBudget
+
+        names = [output.display_name for output in PlanTokenBudget.GET_SCHEMA().outputs]
+        limits = {"least_short_side": 360, "least_fps": 10.0, "share": 0.5}
+        said = PlanTokenBudget.execute("ltx-2", 1920, 1080, 4.0, 29.97, **limits).args
+        wanted = ("--family", "ltx-2", "--size", "1920x1080", "--seconds", 4, "--fps", 29.97)
+        limited = ("--least-short-side", 360, "--least-fps", 10, "--share", 0.5)
+        assert run("plan", *wanted, *limited) == (0, f"{said[names.index('table')]}\n", "")
+
+    def test_limits_are_kept_to(self, facts):
+        deeper = facts(*self.WANTED, "--least-short-side", 180, "--least-fps", "7.5")
+        assert (deeper["scale"], deeper["times"]) == (4.0, 4)
+        assert 0.25 < facts(*self.WANTED, "--share", 0.5)["relative_cost"] <= 0.5
+
+    def test_plot(self, facts, tmp_path):
+        found = facts(*self.WANTED, "--plot", tmp_path / "costs.png")
+        with Image.open(tmp_path / "costs.png") as picture:
+            assert picture.format == "PNG" and picture.height > 26 * len(found["plans"])
+        assert [path.name for path in tmp_path.iterdir()] == ["costs.png"]
+
+    @pytest.mark.parametrize(
+        ("options", "names"),
+        [
+            (["--share", "0.01"], ["No plan costs 1.0% or less", "8.4%"]),
+            (["--share", "2"], ["Invalid share 2"]),
+            (["--size", "8x720"], ["Invalid size 8x720", "16384"]),
+            (["--seconds", "5000"], ["Invalid length of 5000 s"]),
+            (["--plot", "costs.jpg"], ["costs.jpg", ".png"]),
+        ],
+    )
+    def test_what_cannot_be_planned(self, refused, options, names):
+        refused(*self.WANTED, *options, names=names)
+
+    def test_families_are_those_of_the_planner(self, capsys):
+        from tokenreel.models.model_families import FAMILIES
+
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*self.WANTED, "--family", "wan9"])
+        assert stop.value.code == 2
+        said = capsys.readouterr().err
+        assert all(name in said for name in FAMILIES) and tuple(FAMILIES) == cli_arguments.FAMILIES
 
 
 class TestMeasure:
@@ -688,6 +745,10 @@ class TestUsage:
             ["generate", "a.tokens", "b.tokens", "--task", "fill", "--area", "1,2,3,4", "--mask", "m.png"],
             ["generate", "a.tokens", "b.tokens", "--task", "continue", "--frames", "0"],
             ["generate", "a.tokens", "b.tokens", "--task", "continue", "--model", "m", "--attention", "full"],
+            ["plan"],
+            ["plan", "--family", "wan2.1", "--size", "720p", "--seconds", "5", "--fps", "30"],
+            ["plan", "--family", "wan2.1", "--size", "1280x720", "--seconds", "0", "--fps", "30"],
+            ["plan", "--family", "wan2.1", "--size", "1280x720", "--seconds", "5", "--fps", "fast"],
             ["encode", "a.mp4"],
             ["encode", "a.mp4", "b.tokens", "--quality", "nan"],
             ["encode", "a.mp4", "b.tokens", "--quality", "inf"],
@@ -714,7 +775,7 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        served = "run demo shots sample interpolate upscale encode decode generate info measure bench"
+        served = "run demo shots sample interpolate upscale encode decode generate plan info measure bench"
         for command in served.split():
             assert re.search(rf"^    {command}\s", out, re.MULTILINE)
         assert "quantize" not in out

@@ -26,6 +26,7 @@ FILES = (
     "demo",
     "commands",
     "token_commands",
+    "model_commands",
     "cli_arguments",
     "cli",
 )
@@ -46,7 +47,8 @@ EVERYTHING_BELOW = {
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
     "cli": {"cli_arguments", "commands", "host"},
-    "cli_arguments": {"commands", "token_commands", "benchmarks"},
+    "cli_arguments": {"commands", "token_commands", "model_commands", "benchmarks"},
+    "model_commands": EVERYTHING_BELOW | {"commands", "nodes"},
     "token_commands": EVERYTHING_BELOW | {"commands", "nodes"},
     "commands": EVERYTHING_BELOW | {"demo", "benchmarks", "nodes"},  # nodes: `run` lists them
     "demo": EVERYTHING_BELOW | {"demo_report"},

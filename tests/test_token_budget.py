@@ -211,7 +211,7 @@ class TestPlans:
     def test_the_report_can_be_written_as_json(self):
         facts = json.loads(json.dumps(plan_budget(find_family("cosmos"), HD).report()))
         assert facts["target"] == {"width": 1280, "height": 720, "frame_rate": 30.0, "duration": 5.0}
-        assert facts["alternatives"][0]["relative_cost"] == 1
+        assert facts["plans"][0]["relative_cost"] == 1
         assert {"width", "height", "frames", "frame_rate", "tokens", "scale", "times"} <= facts.keys()
 
     def test_costs_add_up(self):
