@@ -18,11 +18,13 @@ NAMES = {
     "interpolation": "quality and cost of frames in between, beside DIS flow; memory and time kept on drawn clips",
     "upscaling": "quality of upscaled stills, what reuse saves, interpolation in the same pass, memory, flicker",
     "generator": "frames made of tokens, between and after known ones; bits of tokens; attention of every kind; memory",
+    "patching": "patched models: forwards of ComfyUI's own, and what a generator loses that was trained dense",
 }
 PARTS = {
     "interpolation": ("quality", "static", "memory", "drift"),
     "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
     "generator": ("between", "continue", "bits", "kinds", "memory", "layers"),
+    "patching": ("forward",),
 }
 """Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parts",
         nargs="+",
         choices=sorted({part for parts in PARTS.values() for part in parts}),
-        help="of 'interpolation', 'upscaling', 'generator' (all that have their folder); others are kept as they were",
+        help=f"of {', '.join(map(repr, PARTS))} (all that have their folder); others are kept as they were",
     )
     parser.add_argument("--peers", metavar="DIR", help="folder with other people's weights for 'speed', 'upscaling'")
     parser.add_argument("--generator", metavar="FILE", help="weights that 'generator' measures (the shipped ones)")
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--points", type=_at_least(0), default=3, metavar="N", help="lower qualities of the stream in 'tokens' (3)"
     )
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N clips")
+    parser.add_argument("--rounds", type=_at_least(1), metavar="N", help="times that 'patching' is timed (5)")
     parser.add_argument(
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )

@@ -23,6 +23,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
     from .generation import measure_generation
     from .interpolation import measure_interpolation
     from .memory import measure_memory
+    from .patching import measure_patching
     from .sampling import measure_sampling
     from .shots import measure_shots
     from .speed import measure_speed
@@ -42,6 +43,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "interpolation": measure_interpolation,
         "upscaling": measure_upscaling,
         "generator": measure_generation,
+        "patching": measure_patching,
     }
     return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 

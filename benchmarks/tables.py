@@ -11,6 +11,7 @@ from ..host.files import write_whole
 from .generation_tables import generation_table
 from .interpolation_tables import interpolation_table
 from .markdown import origin, table
+from .patching_tables import patching_table
 from .results import RESULTS, read_result
 from .sampling_table import sampling_table
 from .shot_tables import shots_table
@@ -206,6 +207,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "interpolation": interpolation_table,
     "upscaling": upscaling_table,
     "generator": generation_table,
+    "patching": patching_table,
 }
 
 

@@ -102,18 +102,17 @@ FAMILIES = {
 }
 
 
-def start(*, pytorch_attention: bool = True, threads: int = 1) -> str:
-    """Has ComfyUI compute on the CPU in this process, once and first of all; its version.
+def start(threads: int = 1) -> str:
+    """Has ComfyUI compute on the CPU in this process, with PyTorch's attention, first of all; ComfyUI's version.
 
-    Without `pytorch_attention` attention is what ComfyUI takes by itself on a CPU. ImportError where its folder, or
-    something that it needs, is not on Python's path.
+    ImportError where its folder, or something that it needs, is not on Python's path.
     """
     import comfy.options
 
     comfy.options.enable_args_parsing(False)
     from comfy.cli_args import args
 
-    args.cpu, args.use_pytorch_cross_attention = True, pytorch_attention
+    args.cpu = args.use_pytorch_cross_attention = True
     torch.set_num_threads(threads)
     import comfy.model_patcher
     import comfy.sample
@@ -181,3 +180,10 @@ def difference(one: Any, other: Any) -> float:
     if isinstance(one, list):
         return max(map(difference, one, other))
     return float((one - other).abs().max())
+
+
+def cpu_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """What ComfyUI takes for attention on a CPU where it is not asked for PyTorch's."""
+    from comfy.ldm.modules.attention import attention_sub_quad
+
+    return attention_sub_quad(*args, **kwargs)

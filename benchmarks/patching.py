@@ -1,0 +1,35 @@
+"""Patches of ComfyUI's models: what they save, and what they change. Parts that are not measured stay as they were."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from .arguments import chosen_parts
+from .patching_forward import measure_forward
+from .patching_models import NO_COMFYUI
+
+
+def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What ComfyUI's own models take and give, where ComfyUI can be imported; quality on `args.clips`, where given.
+
+    `args.parts` names the parts to measure; the others are taken from the result that is there.
+    """
+    from .results import kept_parts
+
+    parts, found = chosen_parts("patching", args, _NEEDS), {}
+    makers: dict[str, Callable[[], dict[str, Any]]] = {
+        "forward": lambda: measure_forward(args.rounds, args.limit, tell),
+    }
+    for part in parts:
+        tell(f" {part}")
+        try:
+            found[part] = makers[part]()
+        except ImportError as error:
+            tell(f"  left out: {NO_COMFYUI.format(reason=error)}")
+    # what others measured meanwhile is kept too: it is read last
+    return {**kept_parts("patching"), **found}
+
+
+_NEEDS = {"fidelity": "clips", "merging": "clips"}
