@@ -2,7 +2,8 @@
 
 The strides are those of core's comfy/latent_formats.py, the structure of a block that of its comfy/ldm. Core reads
 widths and layers from the weights (comfy/model_detection.py): where it names no number, it is the one of the published
-weights. tests/test_token_budget.py counts real blocks of core's classes against it.
+weights, which tests/test_model_families.py tells by their count; tests/test_token_budget.py counts the arithmetic of
+real blocks. Rates are those that the models were published with.
 """
 
 from dataclasses import dataclass
