@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .arguments import chosen_parts
+from .patching_exact import measure_exact
 from .patching_forward import measure_forward
 from .patching_models import NO_COMFYUI
 
@@ -20,6 +21,7 @@ def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> d
 
     parts, found = chosen_parts("patching", args, _NEEDS), {}
     makers: dict[str, Callable[[], dict[str, Any]]] = {
+        "exact": lambda: measure_exact(args.limit, tell),
         "forward": lambda: measure_forward(args.rounds, args.limit, tell),
     }
     for part in parts:

@@ -148,25 +148,27 @@ def sample(
     steps: int = 2,
     cfg: float = 2.0,
     text: int = 5,
+    batch: int = 1,
+    noise_mask: Tensor | None = None,
     **condition: Any,
 ) -> Tensor:
-    """The latent `[1, C, T, H, W]` that ComfyUI's sampler makes with random text, for a latent of `size` = (T, H, W).
+    """Latents `[batch, C, T, H, W]` that ComfyUI's sampler makes with random text; `size` is their (T, H, W).
 
-    `condition` goes into both conditions, as nodes put it there.
+    `noise_mask` `[1, 1, T, H, W]` is 0 where the latent, zeros, stays. `condition` goes into both conditions, as nodes
+    put it there.
     """
     import comfy.sample
 
     chance = torch.Generator().manual_seed(2)
-    noise = torch.randn(1, FAMILIES[kind].channels, *size, generator=chance)
+    noise = torch.randn(batch, FAMILIES[kind].channels, *size, generator=chance)
     both = []
     for _ in range(2):
         more = {"pooled_output": torch.randn(1, 24, generator=chance), **condition}
         if kind == "ltxv":
             more.update(attention_mask=torch.ones(1, text, dtype=torch.long), frame_rate=25)
         both.append([[torch.randn(1, text, TEXT, generator=chance), more]])
-    return comfy.sample.sample(
-        model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise), disable_pbar=True, seed=1
-    )
+    rest = {"noise_mask": noise_mask, "disable_pbar": True, "seed": 1}
+    return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise), **rest)
 
 
 def once(model: Any, *given: Any, **more: Any) -> Any:
