@@ -19,6 +19,7 @@ LEAST_SIDE = 480
 LEAST_RATE = Fraction(12)
 """Pixels of the shorter side and frames per second, below which no plan goes that is not told to."""
 _LARGEST, _LONGEST, _FASTEST = 16384, 3600, 1000  # pixels, seconds, frames per second
+_BROADCAST = Fraction(1001, 1000)  # half of 23.976 frames a second are 12 for whoever says 12
 _AS_TRAINED = (Fraction(3, 4), Fraction(4, 3))  # of the rate a model was trained at: motion still looks natural
 
 
@@ -173,7 +174,7 @@ def plan_budget(
     for scale in SCALES:
         for times in TIMES:
             small = scale > 1 and min(target.width, target.height) < scale * least_side
-            slow = times > 1 and target.rate < times * least_rate
+            slow = times > 1 and target.rate * _BROADCAST < times * least_rate
             if (scale > 1 or times > 1) and not small and not slow:
                 plans.append(_plan(family, target, scale, times, direct.cost.total))
     # of what costs the same, as with clips of one frame of tokens, the one that leaves less to be made up

@@ -164,6 +164,14 @@ class TestPlans:
         none = plan_budget(find_family("wan2.1"), HD, least_side=720, least_rate=Fraction(30))
         assert none.plans == (none.chosen,) and none.chosen.is_direct
 
+    def test_broadcast_rates_count_as_whole_ones(self):
+        """Half of 24000/1001 is as good as 12, and half of 23 is not."""
+        rates = {
+            rate: plan_budget(find_family("wan2.1"), Target(1280, 720, Fraction(5), rate)).chosen.times
+            for rate in (Fraction(24), Fraction(24_000, 1001), Fraction(23))
+        }
+        assert [*rates.values()] == [2, 2, 1]
+
     def test_a_share_takes_the_best_within_it(self):
         found = plan_budget(find_family("wan2.1"), HD, share=0.5)
         assert found.chosen.relative <= 0.5
