@@ -22,19 +22,43 @@ _OF_THE_WHOLE = {"q", "k", "v", "heads", "mask", "skip_reshape", "skip_output_re
 
 
 MERGED = "tokenreel_merged_tokens"
-"""Among ComfyUI's transformer_options: so many tokens a block was given in place of the video's."""
+"""Among ComfyUI's transformer_options: the `Kept` tokens that a block, or a call, was given in place of the video's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Tokens of the grid that are left: their `numbers` `[K]` in it, in their order. `queries`: these are left, too."""
+
+    numbers: Tensor
+    queries: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Kept":
+        return self  # known by being the same
 
 
 class Place(NamedTuple):
-    """Where the tokens of the grid lie in a sequence: after `before` others, and before `after` others."""
+    """Where the tokens of the grid lie in a sequence: after `before` others, and before `after` others.
+
+    Where some were left out before, `kept` tells which are not.
+    """
 
     grid: Grid
     before: int
     after: int
+    kept: Kept | None = None
 
     @property
     def tokens(self) -> int:
+        """As many as there are where none was left out."""
         return self.before + self.grid.tokens + self.after
+
+    @property
+    def keys(self) -> int:
+        return self.tokens if self.kept is None else self.before + len(self.kept.numbers) + self.after
+
+    @property
+    def queries(self) -> int:
+        return self.keys if self.kept is not None and self.kept.queries else self.tokens
 
 
 class AttentionCall:
@@ -147,15 +171,17 @@ class Forward:
 
     def place(self, call: AttentionCall) -> Place | str | None:
         """Where the grid lies in that call's tokens; why nobody knows; or None, where it is about other tokens."""
-        merged = call.model_options.get(MERGED)
-        if merged is not None and call.queries == call.keys >= merged:
-            return "tokens were merged before"
-        if self.grid is None or call.keys < self.grid.tokens or call.queries < self.grid.tokens:
+        if self.grid is None:
             return None
+        kept: Kept | None = call.model_options.get(MERGED)
         tokens = self.grid.tokens
-        if call.queries != call.keys:
+        there = tokens if kept is None else len(kept.numbers)
+        asking = there if kept is None or kept.queries else tokens
+        if call.keys < there or call.queries < asking:
+            return None
+        if call.queries - asking != call.keys - there:
             return "queries and keys are different tokens"
-        others = call.keys - tokens
+        others = call.keys - there
         if others and call.keys in self.alone:
             return None
         if self.before == -1 and others:
@@ -163,7 +189,7 @@ class Forward:
         before = others if self.before is None else self.before
         if before > others:
             return "tokens are missing from the video's grid"
-        return Place(self.grid, before, others - before)
+        return Place(self.grid, before, others - before, kept)
 
     def block(self, call: AttentionCall) -> int:
         """The number of the block that makes that call, counted where the model does not tell. Ask once a call."""
@@ -207,6 +233,9 @@ class Gate:
 class Run:
     """What a patch does and did while a model samples once. `name` begins its lines in the log."""
 
+    takes_merged = False
+    """Whether it knows what to do where tokens were left out before."""
+
     def __init__(self, name: str, gate: Gate):
         self.name, self.gate = name, gate
         self.patched = 0
@@ -238,6 +267,8 @@ class Run:
         if place is None:
             return None
         reason: str | None = place if isinstance(place, str) else None
+        if isinstance(place, Place) and place.kept is not None and not self.takes_merged:
+            reason = "tokens were merged before"
         asked = None if reason else self.gate.reason(forward, forward.block(call))
         reason = reason or asked or call.obstacle()
         if reason is None and isinstance(place, Place):

@@ -15,14 +15,14 @@ all values: their weights cannot be as sharp as softmax's, on which such a model
 """
 
 from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .attention import Grid, linear, performer
 from .attention_calls import AttentionCall, Gate, Place, Run
+from .token_tiles import Cubes, Tiling, tile_for_choice, tile_for_windows
 
 SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
@@ -65,21 +65,23 @@ class SparseSettings:
 class SparseRun(Run):
     """Sparse attention while a model samples once."""
 
+    takes_merged = True
+
     def __init__(self, settings: SparseSettings, gate: Gate | None = None):
         super().__init__("Efficient Attention", gate or Gate())
         self.settings = settings
-        self._tilings: dict[tuple[Place, torch.device], _Tiling | None] = {}
+        self._tilings: dict[tuple[Place, torch.device], Tiling | None] = {}
 
     def answer(self, call: AttentionCall, place: Place) -> Tensor:
         """What the call gives, or nearly so."""
         if self.settings.kind in ("linear", "performer"):
-            return self._without_softmax(call)
+            return self._without_softmax(call, place)
         tiling = self._tiling(place, call.q.device)
         if tiling is None:
             self.ran_dense("all keys are to be seen", asked=True)
             return call.dense()
         self.ran_patched(tiling.density)
-        made = _by_window(call, tiling) if self.settings.kind == "window" else _by_choice(call, tiling)
+        made = _by_window(call, tiling) if tiling.cubes is None else _by_choice(call, tiling)
         if len(tiling.others):
             rows = call.rows()
             made[:, tiling.others] = call.part(rows[0][:, tiling.others], *rows[1:], call.heads, _whole_mask(call))
@@ -89,17 +91,27 @@ class SparseRun(Run):
         self._tilings.clear()
         super().finish()
 
-    def _tiling(self, place: Place, device: torch.device) -> "_Tiling | None":
+    def _tiling(self, place: Place, device: torch.device) -> Tiling | None:
         key = (place, device)
         if key not in self._tilings:
             if len(self._tilings) > 8:  # context windows of many shapes
                 self._tilings.clear()
-            self._tilings[key] = _tiled(place, self.settings, device)
+            self._tilings[key] = self._tiled(place, device)
         return self._tilings[key]
 
-    def _without_softmax(self, call: AttentionCall) -> Tensor:
-        if call.mask is not None:
-            self.ran_dense("a mask, with attention that has no softmax")
+    def _tiled(self, place: Place, device: torch.device) -> Tiling | None:
+        asked = self.settings
+        tile = asked.tile or TILES[asked.kind]
+        more: Any = {"density": asked.density, "first_frame": asked.first_frame}
+        if asked.kind == "window":
+            tiling = tile_for_windows(place, tile, window=asked.window, **more)
+        else:
+            tiling = tile_for_choice(place, tile, asked.cube, **more)
+        return None if tiling is None else tiling.to(device)
+
+    def _without_softmax(self, call: AttentionCall, place: Place) -> Tensor:
+        if call.mask is not None or place.kept is not None:
+            self.ran_dense("a mask or merged tokens, with attention that has no softmax")
             return call.dense()
         q, k, v = call.by_heads()
         kind, times = (linear, 1) if self.settings.kind == "linear" else (performer, 2)  # as many features as channels
@@ -107,133 +119,15 @@ class SparseRun(Run):
         return call.answer(kind(q, k, v, Grid(1, 1, call.keys)).transpose(1, 2).flatten(2))
 
 
-# -- tiles
-
-
-class _Tiles(NamedTuple):
-    """Tiles of one size. `queries` `[tiles, Q]` and `keys` `[tiles, K]` are numbers of tokens.
-
-    For a choice, `keys` `[tiles, 0]` is empty, and `own` bool `[tiles, cubes]` tells the cubes that overlap a tile.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    own: Tensor
-
-
-class _Cubes(NamedTuple):
-    """`tokens` `[cubes, most]`: numbers of a cube's tokens, of which the first `sizes` `[cubes]` count."""
-
-    tokens: Tensor
-    sizes: Tensor
-    least: int
-    alike: bool
-
-
-class _Tiling(NamedTuple):
-    """What is computed. `sinks` are numbers of tokens that all see, `others` those outside of the grid."""
-
-    tiles: list[_Tiles]
-    cubes: _Cubes | None
-    budget: int
-    sinks: Tensor
-    others: Tensor
-    density: float
-
-
-def _tiled(place: Place, settings: SparseSettings, device: torch.device) -> _Tiling | None:
-    """None where all keys are to be seen."""
-    grid = place.grid
-    outside = [*range(place.before), *range(place.before + grid.tokens, place.tokens)]
-    others = torch.tensor(outside, dtype=torch.long)
-    first = 1 if settings.first_frame and grid.t > 1 else 0
-    sides = (grid.t - first, grid.h, grid.w)
-    sinks = torch.cat([others, place.before + torch.arange(first * grid.h * grid.w)])
-    parts = [_parts(*sizes) for sizes in zip(grid, settings.tile or TILES[settings.kind], strict=True)]
-    boxes = list(product(*parts))
-    if settings.kind == "window":
-        found = _windows(place, first, sides, parts, settings)
-        cubes, budget = None, len(found[0]) if found else 0
-    else:
-        body = sides[0] * sides[1] * sides[2]
-        budget = max(1, round(settings.density * body))
-        cubes = _cubed(place, first, sides, settings.cube) if budget < body else None
-        found = [] if cubes is None else [torch.zeros(0, dtype=torch.long)] * len(boxes)
-    if not found:
-        return None
-    by_size: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    for box, keys in zip(boxes, found, strict=True):
-        queries = _numbers(place, *box)
-        by_size.setdefault(len(queries), []).append((queries, torch.cat([keys, sinks]) if len(keys) else keys))
-    tiles = []
-    for some in by_size.values():
-        queries = torch.stack([each for each, _ in some])
-        keys = torch.stack([each for _, each in some])
-        own = torch.zeros(0) if cubes is None else _overlaps(queries, cubes)
-        tiles.append(_Tiles(queries.to(device), keys.to(device), own.to(device)))
-    seen = budget + len(sinks) * (settings.kind == "top-k") if cubes else len(tiles[0].keys[0])
-    density = (grid.tokens * seen + len(others) * place.tokens) / place.tokens**2
-    if cubes is not None:
-        cubes = cubes._replace(tokens=cubes.tokens.to(device), sizes=cubes.sizes.to(device))
-    return _Tiling(tiles, cubes, budget, sinks.to(device), others.to(device), density)
-
-
-def _parts(side: int, tile: int, first: int = 0) -> list[range]:
-    """A side in parts of about that length, their lengths at most 1 apart; numbers begin at `first`."""
-    count = max(1, round(side / tile))
-    ends = [first + side * i // count for i in range(count + 1)]
-    return [range(begin, end) for begin, end in pairwise(ends)]
-
-
-def _windows(
-    place: Place, first: int, sides: tuple[int, int, int], parts: list[list[range]], settings: SparseSettings
-) -> list[Tensor]:
-    """For each tile the numbers of the keys in its window, as many for all; none where windows see everything."""
-    asked = settings.window or tuple(-(-side * settings.density ** (1 / 3) // 1) for side in sides)
-    begins = (first, 0, 0)
-    axes: list[list[range]] = []
-    for side, begin, wide, some in zip(sides, begins, asked, parts, strict=True):
-        wide = min(max(int(wide), max(map(len, some))), side)
-        lows = [min(max(begin, (part.start + part.stop - wide) // 2), begin + side - wide) for part in some]
-        axes.append([range(low, low + wide) for low in lows])
-    if all(len(axis[0]) == side for axis, side in zip(axes, sides, strict=True)):
-        return []
-    return [_numbers(place, *box) for box in product(*axes)]
-
-
-def _cubed(place: Place, first: int, sides: tuple[int, int, int], cube: tuple[int, int, int]) -> _Cubes:
-    parts = [_parts(side, size, begin) for side, size, begin in zip(sides, cube, (first, 0, 0), strict=True)]
-    cubes = [_numbers(place, *box) for box in product(*parts)]
-    sizes = torch.tensor([len(each) for each in cubes])
-    most = int(sizes.max())
-    tokens = torch.stack([torch.cat([each, each[-1:].expand(most - len(each))]) for each in cubes])
-    return _Cubes(tokens, sizes, int(sizes.min()), bool((sizes == most).all()))
-
-
-def _overlaps(queries: Tensor, cubes: _Cubes) -> Tensor:
-    """bool `[tiles, cubes]`"""
-    highest = int(max(queries.max(), cubes.tokens.max())) + 1
-    cube_of = torch.full((highest,), -1, dtype=torch.long)
-    cube_of[cubes.tokens] = torch.arange(len(cubes.tokens))[:, None]
-    own = torch.zeros(len(queries), len(cubes.tokens) + 1, dtype=torch.bool)
-    own.scatter_(1, cube_of[queries] % (len(cubes.tokens) + 1), True)  # -1, no cube's, falls into the last column
-    return own[:, :-1]
-
-
-def _numbers(place: Place, frames: range, rows: range, columns: range) -> Tensor:
-    t, h, w = (torch.arange(each.start, each.stop) for each in (frames, rows, columns))
-    return place.before + ((t[:, None, None] * place.grid.h + h[:, None]) * place.grid.w + w).flatten()
-
-
 # -- calls
 
 
-def _by_window(call: AttentionCall, tiling: _Tiling) -> Tensor:
+def _by_window(call: AttentionCall, tiling: Tiling) -> Tensor:
     """`[B, N, heads * d]`, what is outside of the grid left open."""
     q, k, v = call.rows()
-    B, N, width = v.shape
+    B, _, width = v.shape
     mask = call.key_mask()
-    made = v.new_empty(B, N, width)
+    made = v.new_empty(B, call.queries, width)
     for tiles in tiling.tiles:
         count = max(1, _at_once(v.device) // (B * tiles.keys.shape[1] * width))
         for queries, keys in zip(tiles.queries.split(count), tiles.keys.split(count), strict=True):
@@ -245,7 +139,7 @@ def _by_window(call: AttentionCall, tiling: _Tiling) -> Tensor:
     return made
 
 
-def _by_choice(call: AttentionCall, tiling: _Tiling) -> Tensor:
+def _by_choice(call: AttentionCall, tiling: Tiling) -> Tensor:
     """As `_by_window`; each head chooses for itself."""
     assert tiling.cubes is not None
     q, k, v = (each.flatten(0, 1) for each in call.by_heads())  # [B * heads, N, d]
@@ -254,7 +148,8 @@ def _by_choice(call: AttentionCall, tiling: _Tiling) -> Tensor:
     if mask is not None:
         mask = mask.expand(everyone // call.heads, -1).repeat_interleave(call.heads, 0)
     scale = d**-0.5 if call.scale is None else call.scale
-    made = v.new_empty(everyone, N, d)
+    made = v.new_empty(everyone, call.queries, d)
+    rows = k.reshape(-1, d), v.reshape(-1, d)
     at_once = _at_once(v.device)
     for some in torch.arange(everyone).split(max(1, at_once // (N * d))):
         part = slice(int(some[0]), int(some[-1]) + 1)
@@ -266,13 +161,14 @@ def _by_choice(call: AttentionCall, tiling: _Tiling) -> Tensor:
                 keys = _chosen(asking.float().mean(2) * scale, pooled, own, tiling)
                 lines = torch.arange(len(some), device=v.device)[:, None, None]
                 hidden = None if mask is None else mask[part][lines, keys].flatten(0, 1)[:, None]
-                seen, said = (each[part][lines, keys].flatten(0, 1) for each in (k, v))  # [some * tiles, K, d]
+                index = (keys + (lines + part.start) * N).flatten(0, 1)
+                seen, said = (each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows)
                 found = call.part(asking.flatten(0, 1), seen, said, 1, hidden)
                 made[part, queries.flatten()] = found.reshape(len(some), -1, d)
     return made.unflatten(0, (-1, call.heads)).transpose(1, 2).flatten(2)
 
 
-def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: _Tiling) -> Tensor:
+def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> Tensor:
     """`[heads, tiles, K]`: the keys of the cubes that fit best, as many for all, and those that all see.
 
     `asking` `[heads, tiles, d]`: mean queries; `pooled`: see `_moments`. What a cube weighs in softmax is the mean of
@@ -295,7 +191,7 @@ def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: _Tiling) -> Ten
     return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1)
 
 
-def _moments(x: Tensor, cubes: _Cubes) -> Tensor:
+def _moments(x: Tensor, cubes: Cubes) -> Tensor:
     """`[heads, N, d]` -> float32 `[heads, cubes, 2 * d]`: means of cubes and, after them, half their variances."""
     most = cubes.tokens.shape[1]
     counts = torch.arange(most, device=x.device) < cubes.sizes[:, None]
@@ -308,7 +204,9 @@ def _moments(x: Tensor, cubes: _Cubes) -> Tensor:
 
 def _picked(x: Tensor, index: Tensor) -> Tensor:
     """`[B, N, C]`, `[tiles, K]` -> `[B * tiles, K, C]`"""
-    return x[:, index].flatten(0, 1)
+    if len(x) == 1:  # several times as fast, as rows are copied whole
+        return x[0].index_select(0, index.flatten()).unflatten(0, index.shape)
+    return x.index_select(1, index.flatten()).unflatten(1, index.shape).flatten(0, 1)
 
 
 def _whole_mask(call: AttentionCall) -> Tensor | None:

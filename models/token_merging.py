@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Grid
-from .attention_calls import MERGED, AttentionCall, Forward, Gate, Place, Run
+from .attention_calls import MERGED, AttentionCall, Forward, Gate, Kept, Place, Run
 
 MergeMode = Literal["keys", "blocks"]
 MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
@@ -113,7 +113,7 @@ class MergeRun(Run):
         super().__init__("Merge Redundant Tokens", gate or Gate())
         self.settings = settings
         self._guidance: Tensor | None = None
-        self._found: tuple[Forward, Merged] | None = None
+        self._found: tuple[Forward, Merged, Kept] | None = None
 
     def finish(self) -> None:
         self._guidance = self._found = None
@@ -145,7 +145,8 @@ class MergeRun(Run):
         keys = _numbers(merged, place)
         weights = torch.zeros(len(keys), device=v.device)
         weights[place.before : place.before + len(merged.kept)] = merged.counts.log()
-        return call.answer(_weighted(call, q, k[:, keys], v[:, keys], weights, keys))
+        left = Kept(merged.kept, queries=False)
+        return call.answer(_weighted(call, q, k[:, keys], v[:, keys], weights, keys, left))
 
     # -- blocks
 
@@ -170,20 +171,20 @@ class MergeRun(Run):
             self.ran_dense(asked or "the model has tokens in an order that is not known", asked=asked is not None)
             return original(arguments)
         place = Place(forward.grid, before, others - before)
-        merged = self._merged_once(forward, x, place)
-        cut = _cut(arguments, forward, place, _numbers(merged, place))
+        merged, left = self._merged_once(forward, x, place)
+        cut = _cut(arguments, forward, place, _numbers(merged, place), left)
         if isinstance(cut, str) or len(merged.kept) == place.grid.tokens:
             self.ran_dense(cut if isinstance(cut, str) else "no token is redundant", asked=not isinstance(cut, str))
             return original(arguments)
         self.ran_patched(cut["img"].shape[1] / place.tokens)
         return self._spread(x, cut, original, place, merged)
 
-    def _merged_once(self, forward: Forward, x: Tensor, place: Place) -> Merged:
+    def _merged_once(self, forward: Forward, x: Tensor, place: Place) -> tuple[Merged, Kept]:
         """All blocks of a forward merge what its first one found redundant."""
         if self._found is None or self._found[0] is not forward:
             found = find_redundant(_video(x, place), place.grid, self.settings, self._important(place.grid))
-            self._found = forward, found
-        return self._found[1]
+            self._found = forward, found, Kept(found.kept, queries=True)
+        return self._found[1:]
 
     def _spread(
         self,
@@ -215,8 +216,10 @@ def _numbers(merged: Merged, place: Place) -> Tensor:
     return torch.cat([torch.arange(place.before, device=device), place.before + merged.kept, after])
 
 
-def _weighted(call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, keys: Tensor) -> Tensor:
-    """Attention in which `weights` `[K]` are added to the scores of the keys.
+def _weighted(
+    call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, keys: Tensor, left: Kept
+) -> Tensor:
+    """Attention in which `weights` `[K]` are added to the scores of the keys; other patches are told what is `left`.
 
     They are channels of their own, which every kernel can do; with a mask, the fastest ones cannot.
     """
@@ -236,11 +239,16 @@ def _weighted(call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Ten
     hidden = None if mask is None else mask[:, None, keys].expand(q.shape[0], -1, -1)
     parts = (asked.flatten(2), seen.flatten(2), F.pad(v, (0, _MORE)).flatten(2))
     # kernels of few bits know few sizes of heads: ComfyUI takes others then, without an error in each call
-    made = call.part(*parts, heads, hidden, low_precision_attention=False)
+    told: dict[str, Any] = {"low_precision_attention": False}
+    if call.model_options:
+        told["transformer_options"] = {**call.model_options, MERGED: left}
+    made = call.part(*parts, heads, hidden, **told)
     return made.unflatten(-1, (heads, -1))[..., :d].flatten(2)
 
 
-def _cut(arguments: dict[str, Any], forward: Forward, place: Place, numbers: Tensor) -> dict[str, Any] | str:
+def _cut(
+    arguments: dict[str, Any], forward: Forward, place: Place, numbers: Tensor, left: Kept
+) -> dict[str, Any] | str:
     """What a block is given, for the tokens of `numbers` alone; or why that cannot be."""
     tokens, joined, where = place.tokens, place.tokens, numbers
     if forward.doubles and "txt" in arguments:  # text beside the video, in the same attention
@@ -265,7 +273,7 @@ def _cut(arguments: dict[str, Any], forward: Forward, place: Place, numbers: Ten
         if made is None and value is not None:
             return f"{name} of the blocks is not laid out by tokens as known"
         cut[name] = made
-    cut["transformer_options"] = {**(arguments.get("transformer_options") or {}), MERGED: len(numbers)}
+    cut["transformer_options"] = {**(arguments.get("transformer_options") or {}), MERGED: left}
     return cut
 
 

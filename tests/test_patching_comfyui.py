@@ -126,6 +126,13 @@ for kind in CLASSES:
         made = sample(patched, kind, size)
         told["patched"][name] = [bool(torch.isfinite(made).all()), difference(dense, made),
                                  difference(made, sample(patched, kind, size)), RUNS[0].report(), len(RUNS)]
+    told["both"] = {}
+    for mode in ("keys", "blocks") if blocks else ("keys",):
+        for chosen in ("window", "top-k"):
+            RUNS.clear()
+            made = sample(merge(sparse(source, kind=chosen, density=0.1), mode, ratio=0.5), kind, size)
+            told["both"][f"{mode}, {chosen}"] = [bool(torch.isfinite(made).all()), difference(dense, made),
+                                                 [run.report() for run in RUNS]]
     gated = sparse(source, (0.5, 1.0), first=1, last=1, density=0.1)
     RUNS.clear()
     sample(gated, kind, size, steps=4)
@@ -279,6 +286,12 @@ class TestFamilies:
         for name, (finite, changed, again, report, runs) in families[kind]["patched"].items():
             assert finite and changed > 0 and again == 0.0 and runs == 2, name
             assert report.startswith(f"{calls} of {calls} calls patched, "), (name, report)
+
+    def test_merging_and_sparse_attention_work_on_what_the_other_leaves(self, families, kind):
+        calls = {"hunyuan": 4}.get(kind, 3) * 2
+        for name, (finite, changed, reports) in families[kind]["both"].items():
+            assert finite and changed > 0, name
+            assert [report.startswith(f"{calls} of {calls} calls patched, ") for report in reports] == [True] * 2, name
 
     def test_blocks_that_cannot_be_replaced_are_refused(self, families, kind):
         refused = families[kind].get("refused", "")

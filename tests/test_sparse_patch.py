@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokenreel.models.attention import Grid
-from tokenreel.models.attention_calls import Forward, Gate
+from tokenreel.models.attention_calls import MERGED, Forward, Gate, Kept
 from tokenreel.models.sparse_patch import SPARSE_KINDS, SparseRun, SparseSettings
 
 CHOOSING = ("window", "top-k")
@@ -87,6 +87,67 @@ class TestExact:
         made = run.attend(Forward(grid, before), backend, (q, k, v, 1), {})
         assert run.patched == 2
         assert torch.allclose(made, backend(q, k, v, 1, mask=weights > 0), atol=1e-5)
+
+
+class TestWhatIsLeft:
+    """Tokens of the grid were left out before: what is seen is of those that are left."""
+
+    GRID, BEFORE, AFTER = Grid(5, 6, 7), 2, 3
+
+    def left(self, queries):
+        chance = torch.Generator().manual_seed(0)
+        kept = torch.rand(self.GRID.tokens, generator=chance) < 0.5
+        kept[:42] = True  # the first frame
+        return Kept(kept.nonzero()[:, 0], queries)
+
+    def seen(self, settings, left):
+        count = len(left.numbers) + self.BEFORE + self.AFTER
+        asking = count if left.queries else self.GRID.tokens + self.BEFORE + self.AFTER
+        run = SparseRun(settings)
+        q, k, v = torch.zeros(1, asking, count), torch.zeros(1, count, count), torch.eye(count)[None]
+        options = {"transformer_options": {MERGED: left}}
+        return run, run.attend(Forward(self.GRID, self.BEFORE), backend, (q, k, v, 1), options)[0] > 0
+
+    @pytest.mark.parametrize("queries", [True, False])
+    @pytest.mark.parametrize("first_frame", [True, False])
+    @pytest.mark.parametrize("kind", CHOOSING)
+    def test_as_many_for_all_and_all_of_the_others(self, kind, first_frame, queries):
+        left = self.left(queries)
+        settings = SparseSettings(kind, 0.2, tile=(2, 2, 3), cube=(1, 2, 3), first_frame=first_frame)
+        run, seen = self.seen(settings, left)
+        count = len(left.numbers)
+        outside = [*range(self.BEFORE), *range(self.BEFORE + count, seen.shape[1])]
+        assert seen[:, outside].all()
+        assert not first_frame or seen[:, self.BEFORE : self.BEFORE + 42].all()
+        asking = seen[self.BEFORE : len(seen) - self.AFTER]
+        body = count - 42 * first_frame
+        assert set(asking.sum(1).tolist()) == {round(0.2 * body) + 5 + 42 * first_frame}
+        assert seen[: self.BEFORE].all() and seen[len(seen) - self.AFTER :].all()
+        assert run.shares == [pytest.approx(float(seen.float().mean()))]
+
+    @pytest.mark.parametrize("queries", [True, False])
+    def test_a_window_is_what_is_nearest(self, queries):
+        left = self.left(queries)
+        _, seen = self.seen(SparseSettings("window", 0.25, tile=(1, 1, 1), first_frame=False), left)
+        places = torch.cartesian_prod(*(torch.arange(side) for side in self.GRID)).float()
+        keys = places[left.numbers]
+        asking = keys if queries else places
+        sides = torch.tensor([-(-side * 0.25 ** (1 / 3) // 1) for side in self.GRID])
+        away = ((asking[:, None] - keys).abs() / sides).amax(-1)
+        near = seen[self.BEFORE : self.BEFORE + len(asking), self.BEFORE : self.BEFORE + len(keys)]
+        farthest = torch.where(near, away, -1.0).amax(1)
+        assert (torch.where(near, torch.inf, away).amin(1) >= farthest).all()
+
+    @pytest.mark.parametrize("kind", CHOOSING)
+    def test_where_everything_is_seen_nothing_changes(self, kind):
+        left = self.left(True)
+        run, seen = self.seen(SparseSettings(kind, 1.0), left)
+        assert seen.all() and not run.patched
+
+    def test_a_tile_sees_itself(self):
+        left = self.left(True)
+        _, seen = self.seen(SparseSettings("top-k", 0.5, tile=(2, 3, 3), cube=(1, 2, 3), first_frame=False), left)
+        assert seen.diagonal().all()
 
 
 class TestChoice:

@@ -127,6 +127,30 @@ class TestKeys:
         assert run.shares == [0.25]
         assert torch.allclose(made, backend(q, k, v, 2, **options), atol=1e-5)
 
+    @pytest.mark.parametrize("kind", ["window", "top-k"])
+    def test_sparse_attention_sees_some_of_the_keys_that_are_left(self, kind):
+        grid, before = Grid(5, 4, 4), 3
+        arguments = call(grid, others=before, batch=2)
+        exact = backend(*arguments)
+        merging, errors = MergeRun(MergeSettings(ratio=0.6, threshold=-1.0)), []
+        merged = merging.attend(Forward(grid, before), backend, arguments, {})
+
+        def plain(*args, transformer_options, **options):
+            return backend(*args, **options)
+
+        for density in (0.1, 0.4, 0.9):
+            run = SparseRun(SparseSettings(kind, density, tile=(2, 2, 2), cube=(1, 2, 2), first_frame=False))
+
+            def sparse(*args, run=run, **options):
+                return run.attend(Forward(grid, before), plain, args, options)
+
+            made = merging.attend(Forward(grid, before), sparse, arguments, {"transformer_options": {"a": 1}})
+            seen = round(density * 32) + before
+            assert run.shares == [pytest.approx((80 * seen + before * (32 + before)) / (83 * (32 + before)))]
+            assert torch.allclose(made[:, :before], merged[:, :before], atol=1e-5)  # text sees everything that is left
+            errors.append(float((made - exact).norm()))
+        assert errors == sorted(errors, reverse=True) and errors[-1] > float((merged - exact).norm())
+
     def test_nearly_equal_ones_with_a_small_one(self):
         grid = Grid(6, 4, 4)
         arguments = call(grid, others=4, batch=2)
@@ -240,7 +264,8 @@ class TestBlocks:
         made = self.through(run, arguments, Forward(self.GRID, 6), original=spy)
         assert torch.equal(seen[0]["img"].shape[1] * torch.ones(()), torch.tensor(6.0 + 30))
         assert torch.equal(arguments["img"], before) and made.shape == before.shape
-        assert seen[0]["transformer_options"] == {"a": 1, MERGED: 36} and seen[0]["txt"] is arguments["txt"]
+        options = dict(seen[0]["transformer_options"])
+        assert len(options.pop(MERGED).numbers) == 30 and options == {"a": 1} and seen[0]["txt"] is arguments["txt"]
 
     @pytest.mark.parametrize("first", [True, False])
     def test_text_in_the_same_attention(self, first):
@@ -296,13 +321,30 @@ class TestBlocks:
             self.through(run, self.arguments(), Forward(self.GRID, blocks=4, sigma=sigma), number)
         assert run.patched == 1 and run.dense.total() == 3
 
-    def test_attention_inside_knows(self):
-        forward, run = Forward(self.GRID), SparseRun(SparseSettings())
+    @pytest.mark.parametrize(("kind", "patched"), [("window", True), ("top-k", True), ("linear", False)])
+    def test_attention_inside_is_sparse_among_what_is_left(self, kind, patched):
+        settings = SparseSettings(kind, 0.2, tile=(1, 2, 2), cube=(1, 2, 2), first_frame=False)
+        forward, run = Forward(self.GRID), SparseRun(settings)
 
         def inside(given):
             tensors = (given["img"],) * 3
             options = {"transformer_options": given["transformer_options"]}
             return {"img": run.attend(forward, lambda *all_of, **_: backend(*all_of), (*tensors, 2), options)}
+
+        merging = MergeRun(MergeSettings("blocks"))
+        self.through(merging, self.arguments(), forward, original=inside)
+        assert merging.patched == 1
+        assert run.shares == ([0.2] if patched else [])
+        assert patched or "merged tokens" in next(iter(run.dense))
+
+    def test_merging_inside_of_merging_runs_as_it_would(self):
+        forward, run = Forward(self.GRID), MergeRun(MergeSettings("keys", threshold=-1.0))
+
+        def inside(given):
+            options = {"transformer_options": given["transformer_options"]}
+            return {
+                "img": run.attend(forward, lambda *all_of, **_: backend(*all_of), (*(given["img"],) * 3, 2), options)
+            }
 
         self.through(MergeRun(MergeSettings("blocks")), self.arguments(), forward, original=inside)
         assert run.dense == {"tokens were merged before": 1}
