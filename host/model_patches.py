@@ -12,7 +12,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -53,10 +53,12 @@ def patch_model(
     *,
     percents: tuple[float, float] = (0.0, 1.0),
     blocks: bool = False,
+    asked_first: bool = False,
 ) -> Any:
     """A clone of a MODEL whose attention, or whose blocks, are answered by a run.
 
-    `start` makes it of the noise levels at which it begins and ends to work; they belong to `percents` of the steps, in
+    Of several patches of attention, the one made last is asked first, and calls the others; one that is `asked_first`
+    comes before those that are not, whichever was made last. `start` makes it of the noise levels at which it begins and ends to work; they belong to `percents` of the steps, in
     [0, 1]. Raises TypeError for what is no MODEL, ValueError where `blocks` are asked for and the model's cannot be
     answered for.
     """
@@ -73,7 +75,7 @@ def patch_model(
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, hooks.predict)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, hooks.forward)
     if not blocks:
-        options[_OVERRIDE] = _override(key, options.get(_OVERRIDE))
+        options[_OVERRIDE] = _chained(key, options.get(_OVERRIDE), asked_first)
         return patched
     before = options.get("patches_replace", {}).get("dit", {})
     for number, (name, index) in enumerate(_replaceable(model.model.diffusion_model)):
@@ -149,7 +151,24 @@ def _forward_key(key: str) -> str:
     return f"{key}.forward"
 
 
-def _override(key: str, previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+class _Link(NamedTuple):
+    """What an override of ours was made of."""
+
+    key: str
+    previous: Callable[..., Tensor] | None
+    asked_first: bool
+
+
+def _chained(key: str, previous: Callable[..., Tensor] | None, asked_first: bool) -> Callable[..., Tensor]:
+    link: _Link | None = getattr(previous, _PREFIX, None)
+    if link is not None and link.asked_first and not asked_first:
+        return _override(link._replace(previous=_chained(key, link.previous, asked_first)))
+    return _override(_Link(key, previous, asked_first))
+
+
+def _override(link: _Link) -> Callable[..., Tensor]:
+    key, previous = link.key, link.previous
+
     def override(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         backend = func if previous is None else functools.partial(previous, func)
         current = (kwargs.get("transformer_options") or {}).get(_forward_key(key))
@@ -158,7 +177,9 @@ def _override(key: str, previous: Callable[..., Tensor] | None) -> Callable[...,
         run, forward = current
         return run.attend(forward, backend, args, kwargs)
 
-    return _uncompiled(override)
+    made = _uncompiled(override)
+    setattr(made, _PREFIX, link)
+    return made
 
 
 def _replacement(key: str, number: int, previous: Callable[..., Any] | None) -> Callable[..., Any]:

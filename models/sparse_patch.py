@@ -30,7 +30,7 @@ TILES = {"window": (4, 8, 8), "top-k": (4, 4, 4)}
 """Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
 CUBE = (2, 4, 4)
 """Frames, rows and columns of the keys that are chosen together."""
-_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
+_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
 _AT_ONCE_ELSEWHERE = 1 << 25
 _SURE = 1e30  # score of cubes that are always chosen
 

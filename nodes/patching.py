@@ -204,4 +204,6 @@ class MergeTokens(io.ComfyNode):
             return MergeRun(settings, Gate(first, last, first_blocks, last_blocks, min_tokens))
 
         percents = (start_percent, end_percent)
-        return io.NodeOutput(patch_model(model, start, percents=percents, blocks=mode == "blocks"))
+        blocks = mode == "blocks"
+        # sparse attention chooses among the keys that are left, whichever of the two nodes comes first
+        return io.NodeOutput(patch_model(model, start, percents=percents, blocks=blocks, asked_first=not blocks))

@@ -11,7 +11,7 @@ from tokenreel.nodes.patching import EfficientAttention, MergeTokens
 FAMILIES = ("wan", "wan5b", "ltxv", "hunyuan", "cosmos", "cosmos2")
 
 MODELS = """
-import copy, json, logging, math
+import copy, functools, json, logging, math
 import comfy.options
 comfy.options.enable_args_parsing(False)
 from comfy.cli_args import args
@@ -83,7 +83,7 @@ def sparse(model, percents=(0.0, 1.0), first=0, last=0, **settings):
 def merge(model, mode="keys", percents=(0.0, 1.0), **settings):
     asked = MergeSettings(mode, **{"threshold": -1.0, **settings})
     return patch_model(model, lambda a, b: started(MergeRun(asked, Gate(a, b))), percents=percents,
-                       blocks=mode == "blocks")
+                       blocks=mode == "blocks", asked_first=mode == "keys")
 
 def difference(one, two):
     if isinstance(one, list):  # a video with sound
@@ -168,6 +168,13 @@ ours = sparse(other, density=0.1)
 alone = sample(sparse(source, density=0.1), "wan")
 seen["chained"] = [difference(alone, sample(ours, "wan")), sorted(set(calls))]
 after_ours = ours.model_options["transformer_options"]["optimized_attention_override"]
+either = [sample(merge(sparse(source), ratio=0.5), "wan"), sample(sparse(merge(source, ratio=0.5)), "wan")]
+between = merge(source, ratio=0.5)
+between.model_options["transformer_options"]["optimized_attention_override"] = functools.partial(
+    lambda inner, func, *args, **kwargs: inner(func, *args, **kwargs),
+    between.model_options["transformer_options"]["optimized_attention_override"])
+seen["either order"] = [difference(dense, either[0]) > 0, difference(*either),
+                        difference(either[0], sample(sparse(between), "wan")) > 0]
 later = ours.clone()
 later.model_options["transformer_options"]["optimized_attention_override"] = (
     lambda func, *args, **kwargs: after_ours(func, *args, **kwargs))
@@ -319,6 +326,9 @@ class TestComposed:
         assert changed == 0.0 and 105 in lengths and min(lengths) < 10  # cross-attention whole, tiles apart
         assert composed["later"] == 0.0
 
+    def test_merged_keys_are_left_out_first_in_either_order(self, composed):
+        assert composed["either order"] == [True, 0.0, True]  # the last with another's patch of attention in between
+
     def test_being_replaced_is_said(self, composed):
         assert composed["replaced"] == [
             0.0,
@@ -327,7 +337,7 @@ class TestComposed:
 
     def test_with_a_cache_and_with_context_windows(self, composed):
         assert composed["cached"] is True
-        assert composed["windows"] == [True, [False, True]]  # of two patches of attention, the one made last works
+        assert composed["windows"] == [True, [True, True]]
 
     @pytest.mark.parametrize(
         "case, blocks, calls",
