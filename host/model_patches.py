@@ -58,9 +58,11 @@ def patch_model(
     """A clone of a MODEL whose attention, or whose blocks, are answered by a run.
 
     Of several patches of attention, the one made last is asked first, and calls the others; one that is `asked_first`
-    comes before those that are not, whichever was made last. `start` makes it of the noise levels at which it begins and ends to work; they belong to `percents` of the steps, in
-    [0, 1]. Raises TypeError for what is no MODEL, ValueError where `blocks` are asked for and the model's cannot be
-    answered for.
+    comes before those that are not, whichever was made last.
+
+    `start` makes the run of the noise levels at which it begins and ends to work; they belong to `percents` of the
+    steps, in [0, 1]. Raises TypeError for what is no MODEL, ValueError where `blocks` are asked for and the model's
+    cannot be answered for.
     """
     if not hasattr(getattr(model, "model", None), "diffusion_model"):
         raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
