@@ -22,16 +22,18 @@ from .patching_models import Patch, in_comfyui
 
 PATCH_SIZES = {"ltxv": 1}
 """Rows and columns of a latent in a token; 2 of the others."""
+PADDED = {"wan", "wan5b", "cosmos2"}
+"""Families whose latents ComfyUI pads to whole tokens, but for references."""
 CYCLES = 100
 _SIZE = (3, 10, 14)
 _WRONG = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, AttributeError)
-_SMALL = {"tile": (1, 2, 3), "cube": (1, 2, 2)}  # so that little is seen in a small grid, too
+_SMALL: dict[str, Any] = {"tile": (1, 2, 3), "cube": (1, 2, 2)}  # so that little is seen in a small grid, too
 
 GRIDS = (
     *((1, 7, 9), (2, 5, 11), (3, 7, 7), (5, 5, 13), (7, 11, 3), (4, 9, 17)),
     *((11, 3, 5), (3, 13, 19), (13, 7, 5), (6, 17, 11), (2, 23, 29)),
 )
-"""Frames, rows and columns of tokens; every other latent lacks a row and a column for them."""
+"""Frames, rows and columns of tokens; every other latent lacks a row and a column for them, where that is allowed."""
 VARIANTS = {
     "wan": ("plain", "batch of 2", "reference", "frames behind"),
     "wan5b": ("plain", "batch of 2", "mask"),
@@ -134,11 +136,12 @@ def _everything(kind: str, model: Any) -> Any:
 def cases() -> list[Case]:
     """Every variant of every family on every grid."""
     made = []
-    for number, grid in enumerate(GRIDS):
+    for number, (t, h, w) in enumerate(GRIDS):
         for family, variants in VARIANTS.items():
             patch = PATCH_SIZES.get(family, 2)
-            sides = [patch * side - (number % 2) * (patch > 1) for side in grid[1:]]
-            made += [_case(family, variant, (grid[0], *sides), number) for variant in variants]
+            for variant in variants:
+                less = number % 2 if family in PADDED and variant != "reference" else 0
+                made.append(_case(family, variant, (t, patch * h - less, patch * w - less), number))
     return made
 
 
@@ -152,7 +155,8 @@ def _case(family: str, variant: str, size: tuple[int, int, int], number: int) ->
     if variant == "batch of 2":
         more["batch"] = 2
     elif variant == "reference":
-        more |= {"reference_latents": [frame]} if family == "wan" else {"ref_latent": frame}
+        # ComfyUI's HunyuanVideo takes one for one condition
+        more |= {"reference_latents": [frame]} if family == "wan" else {"cfg": 1.0, "ref_latent": frame}
     elif variant == "frames behind":
         more["time_dim_concat"] = frame
     elif variant == "mask":
@@ -160,7 +164,7 @@ def _case(family: str, variant: str, size: tuple[int, int, int], number: int) ->
     elif variant == "guides":  # the last frame is one
         size = (t + 1, h, w)
         more |= {"noise_mask": torch.cat([mask, mask[:, :, :1]], 2), "keyframe_idxs": torch.zeros(1, 3, h * w, 2)}
-    elif variant == "padded text":  # ComfyUI's HunyuanVideo takes such a mask for one condition
+    elif variant == "padded text":  # for one condition, too
         more |= {"cfg": 1.0, "attention_mask": (torch.arange(more["text"]) < 3).long()[None]}
     elif variant == "first frame":
         more["guiding_frame_index"] = 0
