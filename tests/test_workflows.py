@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from comfyui_server import COMFYUI, LOAD_CHECKOUT, comfyui_server, needs_comfyui, run_in_comfyui
+from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_WAN
 from PIL import Image
 
 import tokenreel
@@ -24,26 +25,45 @@ from tokenreel.video.writer import VideoWriter
 FOLDER = Path(tokenreel.__file__).parent / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 OURS = {node.GET_SCHEMA().node_id: node for node in NODES}
-KNOWN = {**BUILTIN_NODES, **OURS}
+EMBEDDED = {**BUILTIN_NODES, **OURS}
+KNOWN = {**EMBEDDED, **CORE_NODES}
 NOTES = {"Note", "MarkdownNote"}  # live in the editor only
 NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds after the widgets
 NO_WIDGETS = {"PreviewAny"}
+MUTED = 2  # the mode of a node that does not run until it is unmuted
 REEL = "tokenreel_reel.mp4"
+NUMBERS = {"TokenReel_MeasureQuality", "TokenReel_PlotRateDistortion", "TokenReel_PlanTokenBudget"}  # no times in these
 FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
 FOURTH, FIFTH = "04_upscale_what_changed", "05_generate_the_frames_between"
+SIXTH, SEVENTH = "06_plan_a_token_budget", "07_wan_video_for_less"
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
     SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
     THIRD: ["2.fps=3", "4.engine=flow"],
     FOURTH: ["2.engine=bicubic"],
     FIFTH: ["4.size=32", "6.steps=1"],
+    SIXTH: ["2.width=96", "2.height=64", "2.seconds=2", "2.fps=8", "2.least_short_side=32", "2.least_fps=4"],
+    SEVENTH: [
+        *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
+        *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1"),
+    ],
 }
-
-each_workflow = pytest.mark.parametrize("name", NAMES)
 
 
 def opened(name):
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def needs_model(name):
+    """Whether something in it is connected as a MODEL: those are ComfyUI's, the embedded host has none."""
+    return any(kind == "MODEL" for *_, kind in opened(name)["links"])
+
+
+WITH_MODEL = [name for name in NAMES if needs_model(name)]
+WITHOUT_MODEL = [name for name in NAMES if not needs_model(name)]
+each_workflow = pytest.mark.parametrize("name", NAMES)
+each_without_model = pytest.mark.parametrize("name", WITHOUT_MODEL)
+each_with_model = pytest.mark.parametrize("name", WITH_MODEL)
 
 
 def twin(name):
@@ -55,12 +75,13 @@ def saved_values(socket):
     return [socket.id, ""] if getattr(socket, "control_after_generate", None) else [socket.id]
 
 
-def to_api_format(graph):
+def to_api_format(graph, with_muted=False):
     """What ComfyUI's editor sends for a graph: links by node and slot, widgets by the order of the schema."""
     links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     workflow = {}
     for node in graph["nodes"]:
-        if node["type"] in NOTES:
+        assert node["mode"] in (0, MUTED)
+        if node["type"] in NOTES or (node["mode"] == MUTED and not with_muted):
             continue
         schema = KNOWN[node["type"]].GET_SCHEMA()
         widgets = [name for socket in schema.inputs if hasattr(socket, "default") for name in saved_values(socket)]
@@ -169,10 +190,37 @@ class TestGraphs:
         assert all(any(file in note for note in notes) for file in files)
 
     def test_is_valid(self, name, inputs):
+        """Without a model the embedded host's nodes and ours are enough."""
         from tokenreel.host import files
 
         with files.session(input_dir=inputs):
-            assert len(Validation(twin(name), KNOWN).order) == len(twin(name))
+            for workflow in (twin(name), to_api_format(opened(name), with_muted=True)):
+                nodes = KNOWN if needs_model(name) else EMBEDDED
+                assert len(Validation(workflow, nodes).order) == len(workflow)
+
+    def test_what_is_muted_feeds_nothing_that_runs(self, name):
+        sources = {
+            each[0] for node in twin(name).values() for each in node["inputs"].values() if isinstance(each, list)
+        }
+        assert not sources & {str(node["id"]) for node in opened(name)["nodes"] if node["mode"] == MUTED}
+
+
+@each_with_model
+class TestModelFiles:
+    def test_editor_can_offer_what_is_missing(self, name):
+        """Each name of a file in a loader has its link and its folder, and a note has them too."""
+        graph = opened(name)
+        notes = "".join(node["widgets_values"][0] for node in graph["nodes"] if node["type"] in NOTES)
+        found = 0
+        for node in graph["nodes"]:
+            files = [value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")]
+            assert [model["name"] for model in node["properties"].get("models", [])] == files
+            for model in node["properties"].get("models", []):
+                assert model["url"].startswith("https://huggingface.co/Comfy-Org/")
+                assert model["url"].endswith(f"/split_files/{model['directory']}/{model['name']}")
+                assert f"({model['url']}) into `models/{model['directory']}`" in notes
+                found += 1
+        assert found == 3
 
 
 class TestRateDistortion:
@@ -228,6 +276,23 @@ class TestGenerating:
         assert run.texts["12"] == run.values["9"][0] and f"{len(before)} frames compared" in run.texts["12"]
 
 
+class TestPlanning:
+    def test_video_is_as_wished_and_was_made_as_planned(self, inputs, tmp_path):
+        run = run_workflow(
+            twin(SIXTH), OURS, overrides=SMALL[SIXTH], input_dir=inputs, output_dir=tmp_path, keep=["2", "4", "5", "6"]
+        )
+        *numbers, table, plot = run.values["2"]
+        assert numbers == [48, 32, 9, 4.0, 2.0, 2, 96, 64]
+        assert run.texts["2"] == run.texts["3"] == table and plot.shape[0] == 1
+        assert run.values["4"][3] == numbers[2] - 1  # of 4n + 1, so many are needed
+        assert run.values["5"][1].shape[1:3] == (32, 48)
+        with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as video:
+            assert (video.info.width, video.info.height, video.info.frame_rate) == (96, 64, 8)
+            before, after = ([pts for chunk in each.chunks() for pts in chunk.pts] for each in (source, video))
+            assert [pts * video.info.time_base for pts in after] == [pts * source.info.time_base for pts in before]
+        assert f"{len(after)} frames compared at 96 x 64" in run.texts["9"] == run.texts["10"]
+
+
 class TestStandalone:
     def test_files_are_there(self, standalone):
         assert sorted(path.suffix for path in standalone.files) == [".mp4", ".tokens"]
@@ -275,7 +340,9 @@ class TestComfyUI:
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls, inputs, tmp_path_factory):
-        with comfyui_server(tmp_path_factory.mktemp("comfyui")) as running:
+        base = tmp_path_factory.mktemp("comfyui")
+        run_in_comfyui(SAVE_RANDOM_WAN, str(base / "models"))
+        with comfyui_server(base, packs={"random_text": RANDOM_TEXT}) as running:
             (running.input / REEL).write_bytes((inputs / REEL).read_bytes())
             yield running
 
@@ -283,7 +350,7 @@ class TestComfyUI:
         with urllib.request.urlopen(f"{server.url}{path}") as answer:
             return answer.read().decode()
 
-    @pytest.mark.parametrize("name", NAMES)
+    @each_without_model
     def test_same_tokens_and_numbers_on_both_hosts(self, server, inputs, tmp_path, name):
         """In the same Python and torch: another version of torch may add numbers in another order."""
         script_arguments = [str(FOLDER / "api" / f"{name}.json"), str(inputs), str(tmp_path), *SMALL[name]]
@@ -296,8 +363,41 @@ class TestComfyUI:
         theirs = [path.read_bytes() for path in sorted(server.output.rglob("*.tokens"))] if ours else []
         assert ours == theirs and (ours or name != FIRST)
         for node_id, text in texts.items():
-            if twin(name)[node_id]["class_type"] in ("TokenReel_MeasureQuality", "TokenReel_PlotRateDistortion"):
+            if twin(name)[node_id]["class_type"] in NUMBERS:
                 assert outputs[node_id]["text"] == [text]
+
+    @each_with_model
+    def test_models_run_on_random_weights(self, server, name):
+        """What is muted runs too. The video is as planned: its size, its rate, its frames."""
+        start = len(server.log.read_text(errors="replace"))
+        workflow = apply_overrides(to_api_format(opened(name), with_muted=True), SMALL[name], KNOWN)
+        for node in workflow.values():
+            if node["class_type"] == "CLIPLoader":
+                node["class_type"] = "LoadRandomText"
+        outputs = server.client.wait(server.client.submit(workflow), lambda event: None)
+        assert "Make 128 x 96, 13 frames at 16 a second" in outputs["1"]["text"][0]
+        saved = next(outputs[id]["images"][0] for id, node in workflow.items() if node["class_type"] == "SaveVideo")
+        with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
+            assert (video.info.width, video.info.height, video.info.frame_rate) == (252, 190, 32)
+            frames = [chunk.frames for chunk in video.chunks()]
+        assert sum(map(len, frames)) == 26 and frames[0].std() > 1
+        log = server.log.read_text(errors="replace")[start:]
+        for patch in ("Efficient Attention", "Merge Redundant Tokens"):
+            assert int(re.search(patch + r": (\d+) of \d+ calls patched", log)[1]) > 0
+
+    def test_nodes_around_a_model_are_as_comfyui_lists_them(self, server):
+        listed = json.loads(self.get(server, "/object_info"))
+        for node_id, node in CORE_NODES.items():
+            schema, there = node.GET_SCHEMA(), listed[node_id]
+            names = [name for part in ("required", "optional") for name in there["input_order"].get(part, [])]
+            kinds = {**there["input"].get("required", {}), **there["input"].get("optional", {})}
+            kinds = {name: "COMBO" if isinstance(kind[0], list) else kind[0] for name, kind in kinds.items()}
+            assert [(socket.id, socket.get_io_type()) for socket in schema.inputs] == [(n, kinds[n]) for n in names]
+            assert [output.get_io_type() for output in schema.outputs] == there["output"]
+            assert schema.display_name == there["display_name"]
+        for name, file in (("UNETLoader", "unet_name"), ("VAELoader", "vae_name")):
+            (ours,) = next(socket for socket in CORE_NODES[name].GET_SCHEMA().inputs if socket.id == file).options
+            assert ours in listed[name]["input"]["required"][file][0]
 
     def test_nodes_are_listed_with_all_their_texts(self, server):
         listed = json.loads(self.get(server, "/object_info"))
