@@ -2,8 +2,21 @@
 
 from typing import Any
 
-from ..host.api import io
-from ..host.probing import samplers, schedulers
+from ..host import resources
+from ..host.api import io, ui
+from ..host.model_patches import patch_model
+from ..host.probing import Sampled, Sampling, same_weights, samplers, schedulers
+from ..models.fidelity import Fidelity, Outcome, compare_latents
+from ..models.fidelity_report import describe_fidelity
+from ..models.fidelity_watch import PERCENTS, Watch
+from ..video.fidelity_plot import fidelity_plot
+from .sources import to_images
+
+_OTHER_WEIGHTS = (
+    "patched has other weights than model: errors by layer are those of its attention and blocks alone, against itself "
+    "without their patches, and the settings were tried on it, too"
+)
+_SKIPPED = "patched leaves out runs of the model, so that errors by layer are those of the others"
 
 
 def _sampling() -> list[Any]:
@@ -78,3 +91,82 @@ class ProbeFidelity(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        wished_error: float,
+        patched: Any = None,
+    ) -> io.NodeOutput:
+        sampling = Sampling(positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler)
+        found, made = probe(model, patched, sampling, wished_error)
+        report, plot = describe_fidelity(found), to_images([draw_fidelity(found)[None]])
+        shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), "text": (report,)}
+        return io.NodeOutput(report, plot, made, ui=shown)
+
+
+def probe(model: Any, patched: Any, sampling: Sampling, wished_error: float) -> tuple[Fidelity, Any]:
+    """What was found, and `model`, patched as recommended. `patched` may be None."""
+    watch = Watch()
+    with resources.progress(sampling.steps * (3 if patched is None else 4), "probe") as bar:
+        sampling.watch(model if patched is None else patched, model, watch, bar.update, percents=PERCENTS)
+        # that was the warm-up, too, where all compute with the same weights
+        other = patched is not None and not same_weights(model, patched)
+        dense = _sampled(model, sampling, bar, warm=other)
+        found = Fidelity(sampling.steps, wished_error, compared(dense, dense))
+        if patched is not None:
+            found.patched = compared(dense, _sampled(patched, sampling, bar, warm=other))
+            found.notes += [_OTHER_WEIGHTS] if other else []
+            found.notes += [_SKIPPED] if watch.forwards < dense.forwards else []
+        found.add_watch(watch)
+        found.recommend()
+        made = model
+        if found.chosen is not None:
+            trial = patch_model(model, found.chosen.start, percents=PERCENTS)
+            made = trial if found.accept(_contest(found, trial, model, dense, sampling, bar)) else model
+    return found, made
+
+
+def _contest(found: Fidelity, trial: Any, model: Any, dense: Sampled, sampling: Sampling, bar: Any) -> Outcome:
+    """The run with the recommended setting; where it was no faster, both are run again and the faster one counts."""
+    outcome = compared(dense, _sampled(trial, sampling, bar))
+    if outcome.finite and outcome.seconds >= found.dense.seconds:
+        found.dense.seconds = min(found.dense.seconds, sampling.run(model, resources.check_cancelled).seconds)
+        outcome.seconds = min(outcome.seconds, sampling.run(trial, resources.check_cancelled).seconds)
+        found.notes.append("dense and recommended were sampled twice, the faster run of each counts")
+    return outcome
+
+
+def _sampled(model: Any, sampling: Sampling, bar: resources.Progress, *, warm: bool = False) -> Sampled:
+    if warm:
+        sampling.run(model, resources.check_cancelled, steps=1)
+    return sampling.run(model, bar.update)
+
+
+def compared(dense: Sampled, other: Sampled) -> Outcome:
+    """What a run gave against the dense one."""
+    said = [f"{run.name}: {run.report()}" for run in other.runs]
+    counts = {"seconds": other.seconds, "forwards": other.forwards}
+    return compare_latents(dense.latents, other.latents, **counts, said=said)
+
+
+def draw_fidelity(found: Fidelity) -> Any:
+    """uint8 `[H, W, 3]`: errors by layer, where a patch was given, and errors of the settings over their work."""
+    bars = [(each.mean, each.worst) for each in found.layers]
+    series: dict[str, list[tuple[float, float, bool]]] = {}
+    for trial in found.trials:
+        if trial.error is not None and trial.work < 1:  # others leave everything as it is
+            series.setdefault(trial.kind, []).append((trial.work, trial.error, trial.time < 1))
+    chosen = (
+        None if found.choice is None else (found.trials[found.choice].work, found.trials[found.choice].error or 0.0)
+    )
+    return fidelity_plot(bars, series, wished=found.wished_error, chosen=chosen)
