@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..models.attention import Grid
@@ -41,7 +40,6 @@ DENSITIES = (0.1, 0.15, 0.2, 0.3)
 OURS, WINDOW, RASTER, RANDOM = "top-k", "window", "raster", "random"
 WITH_FIRST = "top-k, first frame"
 """As the node does it by itself: the first frame is seen by all."""
-_FIRST_FROM = 0.15  # share of the keys: the first frame is a ninth
 
 
 class Method(NamedTuple):
@@ -93,13 +91,13 @@ def fidelity_of(net: TokenGenerator, asked: Asked, densities: tuple[float, ...] 
 
 
 def methods(grid: Grid, density: float) -> dict[str, Method]:
-    """All that are compared at that density."""
+    """All that are compared at that density and can see so little."""
     budget = round(density * grid.tokens)
     made = {}
     for name, kind, first in ((OURS, "top-k", False), (WINDOW, "window", False), (WITH_FIRST, "top-k", True)):
-        if not first or density >= _FIRST_FROM:
-            settings, share = fitted(kind, density, grid, first)
-            made[name] = Method(share, partial(sparse, settings=settings, grid=grid))
+        found = fitted(kind, density, grid, first)
+        if found is not None:
+            made[name] = Method(found[1], partial(sparse, settings=found[0], grid=grid))
     blocks = {RASTER: raster_blocks, RANDOM: random_blocks}
     return made | {name: Method(budget / grid.tokens, partial(way, budget=budget)) for name, way in blocks.items()}
 

@@ -56,7 +56,9 @@ def patches(grid: Grid = GRID) -> list[Patch]:
         for density in DENSITIES:
             first = density >= FIRST_FRAME_FROM
             name = f"{kind}, {density:.0%} of the keys{'' if first else ', first frame not seen by all'}"
-            sparse[kind, density] = Patch(name, fitted(kind, density, grid, first)[0])
+            found = fitted(kind, density, grid, first)
+            assert found is not None, "the grid is large enough"
+            sparse[kind, density] = Patch(name, found[0])
     keys, blocks = (MergeSettings(mode, RATIO, threshold=-1, protect=0) for mode in ("keys", "blocks"))
     window = sparse["window", 0.2]
     return [

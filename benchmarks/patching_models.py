@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,10 +55,12 @@ def in_comfyui(function: Callable[..., Result], *args: Any) -> Result:
 
 
 @lru_cache(maxsize=64)
-def fitted(kind: SparseKind, density: float, grid: Grid, first_frame: bool = True) -> tuple[SparseSettings, float]:
+def fitted(
+    kind: SparseKind, density: float, grid: Grid, first_frame: bool = True
+) -> tuple[SparseSettings, float] | None:
     """Settings with which that share of all keys of the grid is seen, or a little less, and the share.
 
-    The share counts every key that is seen, also those of the first frame. ValueError where less is not possible.
+    The share counts every key that is seen, also those of the first frame. None where more is always seen.
     """
     low, high, best = 0.0, 1.0, None
     for _ in range(_STEPS):
@@ -69,9 +70,7 @@ def fitted(kind: SparseKind, density: float, grid: Grid, first_frame: bool = Tru
             low, best = settings.density, (settings, share)
         else:
             high = settings.density
-    if best is None:
-        raise ValueError(f"{kind} cannot see only {density:.0%} of the keys of {tuple(grid)}.")
-    return replace(best[0]), best[1]
+    return best
 
 
 @torch.inference_mode()
