@@ -115,8 +115,9 @@ class Sampling:
         `percents`: the part of the sampling of which it is told between which noise levels that lies. ValueError where
         both are patched by this pack and one was not made of the other.
         """
-        _check_origin(model, reference)
-        self._sample(_Observer(watcher, reference, percents).on(_cloned(model)), step, None)
+        clone = _cloned(model)
+        _check_origin(clone, _cloned(reference))
+        self._sample(_Observer(watcher, reference, percents).on(clone), step, None)
 
     def _sample(self, model: Any, step: Callable[[], None], steps: int | None) -> list[Tensor]:
         """As ComfyUI's KSampler node does."""

@@ -73,7 +73,8 @@ def _patched(found: Fidelity, outcome: Outcome) -> list[str]:
         lines.append(f"  {found.broken} of them gave what is no number")
     worst = sorted(found.layers, key=_badness, reverse=True)[:_SHOWN]
     lines.append(f"  largest: {', '.join(map(_layer, worst))}")
-    lines.append(f"  by step: {', '.join(map(_number, found.step_errors))}")
+    steps = ("left out" if each is None and not found.broken else _number(each) for each in found.step_errors)
+    lines.append(f"  by step: {', '.join(steps)}")
     if found.other_error != 0:
         lines.append(f"  in calls about other tokens than the video's: up to {_number(found.other_error)}")
     verdict = "keeps" if found.keeps else "does not keep"
@@ -110,7 +111,7 @@ def _trials(found: Fidelity) -> list[str]:
 
 
 def _within(trial: Trial, wished: float) -> bool:
-    return trial.error is not None and trial.error <= wished
+    return trial.work < 1 and trial.error is not None and trial.error <= wished
 
 
 def _advice(found: Fidelity) -> list[str]:

@@ -131,7 +131,8 @@ def probe(model: Any, patched: Any, sampling: Sampling, wished_error: float) -> 
         found.recommend()
         made = model
         if found.chosen is not None:
-            trial = patch_model(model, found.chosen.start, percents=PERCENTS)
+            keys = found.chosen.kind == "keys"
+            trial = patch_model(model, found.chosen.start, percents=PERCENTS, asked_first=keys)
             made = trial if found.accept(_contest(found, trial, model, dense, sampling, bar)) else model
     return found, made
 
