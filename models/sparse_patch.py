@@ -22,10 +22,13 @@ from torch import Tensor
 
 from .attention import Grid, linear, performer
 from .attention_calls import AttentionCall, Gate, Place, Run
+from .flex_windows import windows_by_flex
 from .token_tiles import Cubes, Tiling, tile_for_choice, tile_for_windows
 
 SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
+WindowKernel = Literal["tiles", "flex"]
+WINDOW_KERNELS: tuple[WindowKernel, ...] = get_args(WindowKernel)
 TILES = {"window": (4, 8, 8), "top-k": (4, 4, 4)}
 """Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
 CUBE = (2, 4, 4)
@@ -39,6 +42,7 @@ _SURE = 1e30  # score of cubes that are always chosen
 class SparseSettings:
     """`density` is the share of the keys that a tile sees, those that all see not counted, in (0, 1].
 
+    `kernel`: "flex" has windows computed by FlexAttention where that is faster.
     `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`.
     `first_frame`: all tokens see it.
     """
@@ -49,10 +53,13 @@ class SparseSettings:
     tile: tuple[int, int, int] | None = None
     cube: tuple[int, int, int] = CUBE
     first_frame: bool = True
+    kernel: WindowKernel = "tiles"
 
     def __post_init__(self) -> None:
         if self.kind not in SPARSE_KINDS:
             raise ValueError(f"Unknown attention {self.kind!r}. Supported are {', '.join(SPARSE_KINDS)}.")
+        if self.kernel not in WINDOW_KERNELS:
+            raise ValueError(f"Unknown kernel {self.kernel!r}. Supported are {', '.join(WINDOW_KERNELS)}.")
         if not 0 < self.density <= 1:
             raise ValueError(f"Invalid density {self.density}. It is above 0 and at most 1.")
         sides = (*(self.tile or ()), *self.cube, *(self.window or ()))
@@ -81,7 +88,11 @@ class SparseRun(Run):
             self.ran_dense("all keys are to be seen", asked=True)
             return call.dense()
         self.ran_patched(tiling.density)
-        made = _by_window(call, tiling) if tiling.cubes is None else _by_choice(call, tiling)
+        if tiling.cubes is None and self.settings.kernel == "flex":
+            windows = [(tiles.queries, tiles.keys) for tiles in tiling.tiles]
+            made = windows_by_flex(call, place, windows, tiling.sinks, lambda: _by_window(call, tiling), self.settings)
+        else:
+            made = _by_window(call, tiling) if tiling.cubes is None else _by_choice(call, tiling)
         if len(tiling.others):
             rows = call.rows()
             made[:, tiling.others] = call.part(rows[0][:, tiling.others], *rows[1:], call.heads, _whole_mask(call))
