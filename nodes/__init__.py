@@ -9,6 +9,7 @@ from .measuring import MeasureQuality
 from .patching import EfficientAttention, MergeTokens
 from .planning import PlanTokenBudget
 from .plotting import PlotRateDistortion
+from .probing import ProbeFidelity
 from .residual import EncodeResidual
 from .sampling import DetectShots, SampleFrames
 from .storing import LoadTokens, SaveTokens
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     PlanTokenBudget,
     EfficientAttention,
     MergeTokens,
+    ProbeFidelity,
 ]
 
 
