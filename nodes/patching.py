@@ -5,7 +5,7 @@ from typing import Any
 from ..host.api import io
 from ..host.model_patches import patch_model
 from ..models.attention_calls import Gate
-from ..models.sparse_patch import SPARSE_KINDS, SparseRun, SparseSettings
+from ..models.sparse_patch import SPARSE_KINDS, WINDOW_KERNELS, SparseRun, SparseSettings
 from ..models.token_merging import MERGE_MODES, MergeRun, MergeSettings
 
 
@@ -94,6 +94,16 @@ class EfficientAttention(io.ComfyNode):
                     tooltip="All tokens see the first frame, which image-to-video relies on. Text is always seen.",
                 ),
                 *_gates(0.15, 1.0, 1, 1, 8192),
+                io.Combo.Input(
+                    "kernel",
+                    options=list(WINDOW_KERNELS),
+                    default="tiles",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What computes windows. tiles: the attention that the model has. flex: torch's "
+                    "FlexAttention, for GPUs; compiling it takes up to a minute the first time for each size, and "
+                    "needs a compiler. Where it fails or is not faster, the log says so and tiles are used.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same weights, patched; the source stays.")],
         )
@@ -110,8 +120,9 @@ class EfficientAttention(io.ComfyNode):
         first_blocks: int,
         last_blocks: int,
         min_tokens: int,
+        kernel: Any = "tiles",
     ) -> io.NodeOutput:
-        settings = SparseSettings(kind, density, first_frame=first_frame)
+        settings = SparseSettings(kind, density, first_frame=first_frame, kernel=kernel)
 
         def start(first: float, last: float) -> SparseRun:
             return SparseRun(settings, Gate(first, last, first_blocks, last_blocks, min_tokens))
