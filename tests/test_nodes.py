@@ -38,6 +38,7 @@ from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
 SNAPSHOT = ROOT / "tests" / "data" / "node_schemas.json"
+LISTED = {"file", "tokenizer_name", "generator_name", "sampler_name", "scheduler"}  # choices that others make
 CATEGORIES = {"video/sampling", "video/tokens", "video/enhance", "model/loaders", "model/efficiency"}
 WIDTH, HEIGHT, FRAMES = 64, 48, 8
 TINY = {
@@ -191,7 +192,7 @@ class TestSchemas:
                 "choices": {
                     socket.id: socket.options
                     for socket in schema.inputs
-                    if socket.get_io_type() == "COMBO" and socket.id not in ("file", "tokenizer_name", "generator_name")
+                    if socket.get_io_type() == "COMBO" and socket.id not in LISTED
                 },
                 "outputs": [[socket.get_io_type(), socket.display_name] for socket in schema.outputs],
             }
