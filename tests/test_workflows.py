@@ -45,7 +45,7 @@ SMALL = {  # a few small frames: the same path through the workflow, quickly
     SIXTH: ["2.width=96", "2.height=64", "2.seconds=2", "2.fps=8", "2.least_short_side=32", "2.least_fps=4"],
     SEVENTH: [
         *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
-        *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1"),
+        *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "21.steps=3"),
     ],
 }
 
@@ -381,6 +381,8 @@ class TestComfyUI:
             assert (video.info.width, video.info.height, video.info.frame_rate) == (252, 190, 32)
             frames = [chunk.frames for chunk in video.chunks()]
         assert sum(map(len, frames)) == 26 and frames[0].std() > 1
+        assert outputs["21"]["text"] == outputs["23"]["text"]  # Probe Fidelity, which is muted until it is wished
+        assert outputs["21"]["text"][0].startswith("3 steps, 192 tokens of video (4 x 6 x 8)\n")
         log = server.log.read_text(errors="replace")[start:]
         for patch in ("Efficient Attention", "Merge Redundant Tokens"):
             assert int(re.search(patch + r": (\d+) of \d+ calls patched", log)[1]) > 0
