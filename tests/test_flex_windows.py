@@ -10,8 +10,9 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from tokenreel.models import flex_windows
 from tokenreel.models.attention import Grid
-from tokenreel.models.attention_calls import AttentionCall, Kept, Place
+from tokenreel.models.attention_calls import AttentionCall, Forward, Kept, Place
 from tokenreel.models.flex_windows import BLOCK, FlexWindows, windows_by_flex
+from tokenreel.models.sparse_patch import SparseRun, SparseSettings
 from tokenreel.models.token_tiles import tile_for_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -43,6 +44,12 @@ def backend(q, k, v, heads, mask=None, scale=None, **others):
     mask = mask if mask is None or mask.ndim == 4 else mask[:, None]
     made = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return made.transpose(1, 2).flatten(2)
+
+
+def in_both_layouts(q, k, v, heads, skip_reshape=False, skip_output_reshape=False, **others):
+    q, k, v = ((each.transpose(1, 2).flatten(2) if skip_reshape else each) for each in (q, k, v))
+    made = backend(q, k, v, heads, **others)
+    return made.unflatten(-1, (heads, -1)).transpose(1, 2) if skip_output_reshape else made
 
 
 def windows_of(place, tile=(2, 3, 4), density=0.2, window=None, first_frame=True):
@@ -234,6 +241,38 @@ class TestChoice:
         assert len(uncompiled) == flex_windows._MOST + 1
         self.answered(kind=0)
         assert len(uncompiled) == flex_windows._MOST + 2
+
+
+class TestPatch:
+    def test_it_answers_for_tiles_where_it_is_asked_to(self, uncompiled, monkeypatch):
+        """Also in the layout of heads, with text, and in the next run of the sampler."""
+        seconds = iter((1.0, 2.0, 1.0, 2.0))
+        monkeypatch.setattr(flex_windows, "_seconds", lambda function, like: next(seconds))
+        call = call_of(259)
+        for tensors, options in (
+            (call.rows(), {}),
+            (call.by_heads(), {"skip_reshape": True, "skip_output_reshape": True}),
+        ):
+            made = {}
+            for kernel in ("tiles", "flex", "flex"):
+                run = SparseRun(SparseSettings("window", 0.2, tile=(2, 3, 4), kernel=kernel))
+                made[kernel] = run.attend(Forward(Grid(4, 7, 9), 2), in_both_layouts, (*tensors, 2), options)
+                assert run.patched == 1
+            assert torch.allclose(made["tiles"], made["flex"], atol=2e-6)
+            assert not torch.equal(made["tiles"], made["flex"])
+        assert uncompiled == [1, 1]
+
+    def test_other_kinds_are_none_of_its_business(self, uncompiled):
+        grid = Grid(4, 6, 6)
+        arguments = (*call_of(grid.tokens).rows(), 2)
+        for kind, density in (("top-k", 0.2), ("linear", 0.2), ("window", 1.0)):
+            run = SparseRun(SparseSettings(kind, density, kernel="flex"))
+            run.attend(Forward(grid), in_both_layouts, arguments, {})
+        assert not uncompiled and not flex_windows._KEPT
+
+    def test_a_wrong_kernel_is_refused(self):
+        with pytest.raises(ValueError, match=r"^Unknown kernel 'triton'\. Supported are tiles, flex\.$"):
+            SparseSettings(kernel="triton")
 
 
 class TestCompiled:
