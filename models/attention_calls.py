@@ -6,11 +6,14 @@ that it can answer for less. What it passes on unchanged is called dense here; w
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Grid
@@ -21,6 +24,7 @@ _ARGUMENTS = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", 
 _OF_THE_WHOLE = {"q", "k", "v", "heads", "mask", "skip_reshape", "skip_output_reshape"}
 
 
+_MORE = 8  # channels of a head that carry the weight of a key; kernels want multiples of 8
 MERGED = "tokenreel_merged_tokens"
 """Among ComfyUI's transformer_options: the `Kept` tokens that a block, or a call, was given in place of the video's."""
 
@@ -149,6 +153,20 @@ class AttentionCall:
         except ValueError:
             return "a mask hides other keys from each query"
         return None
+
+
+def room_for_weights(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`[..., d]` with channels more: what a key has in channel d is then added to all of its scores.
+
+    Every kernel can do that; with a mask, the fastest ones cannot. `scale`: what scores are multiplied by, None for the
+    usual, which is that of the channels there are now.
+    """
+    d = q.shape[-1]
+    if scale is None:
+        q = q * math.sqrt((d + _MORE) / d)
+    first = q.new_zeros(_MORE)
+    first[0] = math.sqrt(d + _MORE) if scale is None else 1 / scale
+    return torch.cat([q, first.expand(*q.shape[:-1], -1)], -1), F.pad(k, (0, _MORE)), F.pad(v, (0, _MORE))
 
 
 @dataclass

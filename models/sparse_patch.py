@@ -5,10 +5,13 @@
 
 window: the keys in a window around the tile, as sliding tile attention has it (Zhang et al., ICML 2025, arXiv
 2502.04507). top-k: the cubes of keys whose mean fits the tile's mean query best, chosen for each head (after VSA, Zhang
-et al., NeurIPS 2025, arXiv 2505.13389). Tiles and cubes lie in the real grid of frames, rows and columns, of any size;
-tokens outside of it and, where asked, the first frame are seen by all. Every tile is a dense call of the attention that
-the model had before, so that it works with any head size, any device and any kernel. Where all keys are to be seen that
-attention is called as ever: the result is the same, bit for bit.
+et al., NeurIPS 2025, arXiv 2505.13389). Each of the others counts as one key, their mean, which weighs as much as there
+are tokens in the cube, so that nothing is left out altogether.
+
+Tiles and cubes lie in the real grid of frames, rows and columns, of any size; tokens outside of it and, where asked,
+the first frame are seen by all. Every tile is a dense call of the attention that the model had before, so that it works
+with any head size, any device and any kernel. Where all keys are to be seen that attention is called as ever: the
+result is the same, bit for bit.
 
 linear and performer are there for models that were trained with them. In others they are about as good as the mean of
 all values: their weights cannot be as sharp as softmax's, on which such a model relies.
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .attention import Grid, linear, performer
-from .attention_calls import AttentionCall, Gate, Place, Run
+from .attention_calls import AttentionCall, Gate, Place, Run, room_for_weights
 from .flex_windows import windows_by_flex
 from .token_tiles import Cubes, Tiling, tile_for_choice, tile_for_windows
 
@@ -29,13 +32,14 @@ SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
 WindowKernel = Literal["tiles", "flex"]
 WINDOW_KERNELS: tuple[WindowKernel, ...] = get_args(WindowKernel)
-TILES = {"window": (4, 8, 8), "top-k": (4, 4, 4)}
+TILES = {"window": (4, 8, 8), "top-k": (2, 8, 8)}
 """Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
 CUBE = (2, 4, 4)
 """Frames, rows and columns of the keys that are chosen together."""
 _AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
 _AT_ONCE_ELSEWHERE = 1 << 25
 _SURE = 1e30  # score of cubes that are always chosen
+_NOTHING = -1e4  # score of keys that are not to count, also in 16 bits
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class SparseSettings:
 
     `kernel`: "flex" has windows computed by FlexAttention where that is faster.
     `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`.
-    `first_frame`: all tokens see it.
+    `first_frame`: all tokens see it. `summary`: of top-k, all that a tile does not see counts as one key for each cube;
+    these keys are part of the density.
     """
 
     kind: SparseKind = "window"
@@ -54,6 +59,7 @@ class SparseSettings:
     cube: tuple[int, int, int] = CUBE
     first_frame: bool = True
     kernel: WindowKernel = "tiles"
+    summary: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in SPARSE_KINDS:
@@ -117,7 +123,7 @@ class SparseRun(Run):
         if asked.kind == "window":
             tiling = tile_for_windows(place, tile, window=asked.window, **more)
         else:
-            tiling = tile_for_choice(place, tile, asked.cube, **more)
+            tiling = tile_for_choice(place, tile, asked.cube, summed=asked.summary, **more)
         return None if tiling is None else tiling.to(device)
 
     def _without_softmax(self, call: AttentionCall, place: Place) -> Tensor:
@@ -152,62 +158,89 @@ def _by_window(call: AttentionCall, tiling: Tiling) -> Tensor:
 
 def _by_choice(call: AttentionCall, tiling: Tiling) -> Tensor:
     """As `_by_window`; each head chooses for itself."""
-    assert tiling.cubes is not None
+    cubes, mask = tiling.cubes, call.key_mask()
+    assert cubes is not None
     q, k, v = (each.flatten(0, 1) for each in call.by_heads())  # [B * heads, N, d]
     everyone, N, d = v.shape
-    mask = call.key_mask()
     if mask is not None:
         mask = mask.expand(everyone // call.heads, -1).repeat_interleave(call.heads, 0)
     scale = d**-0.5 if call.scale is None else call.scale
+    summed = tiling.summed and mask is None  # what is hidden must not be summed up
+    asking, seen, said = room_for_weights(q, k, v, call.scale) if summed else (q, k, v)
+    # kernels of few bits know few sizes of heads
+    told: dict[str, Any] = {"low_precision_attention": False} if summed else {}
+    rows = [each.reshape(-1, each.shape[-1]) for each in (seen, said)]
     made = v.new_empty(everyone, call.queries, d)
-    rows = k.reshape(-1, d), v.reshape(-1, d)
     at_once = _at_once(v.device)
     for some in torch.arange(everyone).split(max(1, at_once // (N * d))):
         part = slice(int(some[0]), int(some[-1]) + 1)
-        pooled = _moments(k[part], tiling.cubes)
+        lines = torch.arange(len(some), device=v.device)[:, None, None]
+        pooled = _moments(k[part], cubes)
+        sums = [_means(each[part], cubes).to(v.dtype) for each in (seen, said)] if summed else []
         for tiles in tiling.tiles:
             count = max(1, at_once // (len(some) * (tiling.budget + len(tiling.sinks)) * d))
             for queries, own in zip(tiles.queries.split(count), tiles.own.split(count), strict=True):
-                asking = q[part][:, queries]  # [some, tiles, Q, d]
-                keys = _chosen(asking.float().mean(2) * scale, pooled, own, tiling)
-                lines = torch.arange(len(some), device=v.device)[:, None, None]
+                keys, unseen = _chosen(q[part][:, queries].float().mean(2) * scale, pooled, own, tiling)
                 hidden = None if mask is None else mask[part][lines, keys].flatten(0, 1)[:, None]
                 index = (keys + (lines + part.start) * N).flatten(0, 1)
-                seen, said = (each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows)
-                found = call.part(asking.flatten(0, 1), seen, said, 1, hidden)
-                made[part, queries.flatten()] = found.reshape(len(some), -1, d)
+                given = [each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows]
+                if sums:
+                    more = _summaries(sums[0], sums[1], unseen, d)
+                    given = [torch.cat(pair, 1) for pair in zip(given, more, strict=True)]
+                found = call.part(asking[part][:, queries].flatten(0, 1), *given, 1, hidden, **told)
+                made[part, queries.flatten()] = found[..., :d].reshape(len(some), -1, d)
     return made.unflatten(0, (-1, call.heads)).transpose(1, 2).flatten(2)
 
 
-def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> Tensor:
+def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
     """`[heads, tiles, K]`: the keys of the cubes that fit best, as many for all, and those that all see.
 
-    `asking` `[heads, tiles, d]`: mean queries; `pooled`: see `_moments`. What a cube weighs in softmax is the mean of
-    exponentials, of which mean and half the variance of the scores are the logarithm's first two terms. The last cube
-    is cut where it is too many.
+    And how many tokens each cube has that are not among them, `[heads, tiles, cubes]`. `asking` `[heads, tiles, d]`:
+    mean queries; `pooled`: see `_moments`. What a cube weighs in softmax is the mean of exponentials, of which mean and
+    half the variance of the scores are the logarithm's first two terms. The last cube is cut where it is too many.
     """
     cubes = tiling.cubes
     assert cubes is not None
     scores = torch.cat([asking, asking.square()], -1) @ pooled.transpose(-1, -2)
     scores = scores.masked_fill(own, _SURE)
     order = scores.topk(min(len(cubes.sizes), -(-tiling.budget // cubes.least))).indices
+    sizes = cubes.sizes[order]
+    ends = sizes.cumsum(-1)
+    unseen = cubes.sizes.expand_as(scores).scatter(-1, order, (ends - tiling.budget).clamp_min(0).minimum(sizes))
     if cubes.alike:
         tokens = cubes.tokens[order].flatten(2)[..., : tiling.budget]
     else:
-        sizes = cubes.sizes[order]
-        ends = sizes.cumsum(-1)
         wanted = torch.arange(tiling.budget, device=order.device).expand(*order.shape[:2], -1).contiguous()
         at = torch.searchsorted(ends, wanted, right=True)
         tokens = cubes.tokens[order.gather(-1, at), wanted - (ends - sizes).gather(-1, at)]
-    return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1)
+    return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1), unseen
+
+
+def _summaries(keys: Tensor, values: Tensor, unseen: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+    """A key and a value for each cube, `[heads * tiles, cubes, C]`, of their means `[heads, cubes, C]`.
+
+    In `channel` they weigh as much as the tokens of the cube that are `unseen`; nothing where there are none.
+    """
+    weights = torch.where(unseen > 0, unseen.clamp_min(1).log(), _NOTHING)
+    seen = keys[:, None].expand(-1, unseen.shape[1], -1, -1).clone()
+    seen[..., channel] = weights.to(seen.dtype)
+    return seen.flatten(0, 1), values[:, None].expand(-1, unseen.shape[1], -1, -1).flatten(0, 1)
+
+
+def _weights(cubes: Cubes) -> Tensor:
+    """float32 `[cubes, most]`: each token's share in the mean of its cube"""
+    counts = torch.arange(cubes.tokens.shape[1], device=cubes.sizes.device) < cubes.sizes[:, None]
+    return counts / cubes.sizes[:, None]
+
+
+def _means(x: Tensor, cubes: Cubes) -> Tensor:
+    """`[heads, N, C]` -> float32 `[heads, cubes, C]`"""
+    return torch.einsum("bcnd,cn->bcd", x[:, cubes.tokens].float(), _weights(cubes))
 
 
 def _moments(x: Tensor, cubes: Cubes) -> Tensor:
     """`[heads, N, d]` -> float32 `[heads, cubes, 2 * d]`: means of cubes and, after them, half their variances."""
-    most = cubes.tokens.shape[1]
-    counts = torch.arange(most, device=x.device) < cubes.sizes[:, None]
-    weights = counts / cubes.sizes[:, None]
-    inside = x[:, cubes.tokens].float()
+    inside, weights = x[:, cubes.tokens].float(), _weights(cubes)
     means = torch.einsum("bcnd,cn->bcd", inside, weights)
     spread = torch.einsum("bcnd,cn->bcd", (inside - means[:, :, None]).square(), weights)
     return torch.cat([means, spread / 2], -1)

@@ -10,7 +10,6 @@ The first frame, every frame that begins a stretch of `refresh`, tokens where gu
 outside of the video's grid are always kept. Where nothing is redundant the result is the same, bit for bit.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,11 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Grid
-from .attention_calls import MERGED, AttentionCall, Forward, Gate, Kept, Place, Run
+from .attention_calls import MERGED, AttentionCall, Forward, Gate, Kept, Place, Run, room_for_weights
 
 MergeMode = Literal["keys", "blocks"]
 MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
-_MORE = 8  # channels of a head that carry the weight of a key; kernels want multiples of 8
 _MODULATIONS = 6  # shifts, scales and gates of a block: what Wan's blocks are given as [B, 6, C], or [B, frames, 6, C]
 _PASSED_ON = {"txt", "transformer_options", "prompt_timestep", "modulation_dims_txt"}  # about no token of the video
 _BOUNDARIES = ("modulation_dims", "modulation_dims_img")  # the first frame ends there, of which all tokens are kept
@@ -221,28 +219,19 @@ def _weighted(
 ) -> Tensor:
     """Attention in which `weights` `[K]` are added to the scores of the keys; other patches are told what is `left`.
 
-    They are channels of their own, which every kernel can do; with a mask, the fastest ones cannot.
+    Kernels of few bits know few sizes of heads: ComfyUI is told to take others, without an error in each call.
     """
     heads = call.heads
     q, k, v = (each.unflatten(-1, (heads, -1)) for each in (q, k, v))  # [B, N, heads, d]
     d = q.shape[-1]
-    scale = call.scale
-    extra = 1 / scale if scale is not None else math.sqrt(d + _MORE)
-    if scale is None:  # kernels divide by the root of the channels, which are more now
-        q = q * math.sqrt((d + _MORE) / d)
-    first = q.new_zeros(_MORE)
-    first[0] = extra
-    asked = torch.cat([q, first.expand(*q.shape[:-1], -1)], -1)
-    column = F.pad(weights.to(k.dtype)[:, None], (0, _MORE - 1))[None, :, None]  # [1, K, 1, more]
-    seen = torch.cat([k, column.expand(*k.shape[:-1], -1)], -1)
+    q, k, v = room_for_weights(q, k, v, call.scale)
+    k[..., d] = weights.to(k.dtype)[:, None]
     mask = call.key_mask()
     hidden = None if mask is None else mask[:, None, keys].expand(q.shape[0], -1, -1)
-    parts = (asked.flatten(2), seen.flatten(2), F.pad(v, (0, _MORE)).flatten(2))
-    # kernels of few bits know few sizes of heads: ComfyUI takes others then, without an error in each call
     told: dict[str, Any] = {"low_precision_attention": False}
     if call.model_options:
         told["transformer_options"] = {**call.model_options, MERGED: left}
-    made = call.part(*parts, heads, hidden, **told)
+    made = call.part(q.flatten(2), k.flatten(2), v.flatten(2), heads, hidden, **told)
     return made.unflatten(-1, (heads, -1))[..., :d].flatten(2)
 
 

@@ -41,7 +41,8 @@ class Cubes(NamedTuple):
 class Tiling(NamedTuple):
     """What is computed. `sinks` are numbers of keys that all see, `others` those of queries outside of the grid.
 
-    `budget` keys are chosen of `cubes`. `density`: the share of all pairs of tokens.
+    `budget` keys are chosen of `cubes`; where `summed`, the other cubes count as one key each. `density`: the share of
+    all pairs of tokens.
     """
 
     tiles: list[Tiles]
@@ -50,6 +51,7 @@ class Tiling(NamedTuple):
     sinks: Tensor
     others: Tensor
     density: float
+    summed: bool = False
 
     def to(self, device: torch.device) -> "Tiling":
         """The same on another device."""
@@ -57,7 +59,8 @@ class Tiling(NamedTuple):
         cubes = self.cubes
         if cubes is not None:
             cubes = cubes._replace(tokens=cubes.tokens.to(device), sizes=cubes.sizes.to(device))
-        return Tiling(tiles, cubes, self.budget, self.sinks.to(device), self.others.to(device), self.density)
+        sinks, others = self.sinks.to(device), self.others.to(device)
+        return self._replace(tiles=tiles, cubes=cubes, sinks=sinks, others=others)
 
 
 def tile_for_windows(
@@ -86,10 +89,13 @@ def tile_for_windows(
     return Tiling(tiles, None, 0, sinks, others, _density(place, tiles[0].keys.shape[1]))
 
 
-def tile_for_choice(place: Place, tile: Sides, cube: Sides, *, density: float, first_frame: bool) -> Tiling | None:
+def tile_for_choice(
+    place: Place, tile: Sides, cube: Sides, *, density: float, first_frame: bool, summed: bool = False
+) -> Tiling | None:
     """Tiles of about `tile` tokens, and cubes of about `cube` of which each tile sees those that fit it best.
 
-    They see `density` of the grid; None where that is everything. `first_frame`: see `tile_for_windows`.
+    They see `density` of the grid; None where that is everything. Where `summed`, that has a key for each cube in it;
+    where too few were left for what is chosen, nothing is summed up. `first_frame`: see `tile_for_windows`.
     """
     body = _body(place.grid, first_frame)
     sinks, others = _seen_by_all(place, first_frame), _outside(place, place.queries)
@@ -105,6 +111,8 @@ def tile_for_choice(place: Place, tile: Sides, cube: Sides, *, density: float, f
     budget = max(1, round(density * int(sizes.sum())))
     if budget >= int(sizes.sum()):
         return None
+    summed = summed and budget - len(cubes) >= max(map(len, queries))
+    budget -= len(cubes) * summed
     most = int(sizes.max())
     tokens = torch.stack([torch.cat([each, each[-1:].expand(most - len(each))]) for each in cubes])
     made = Cubes(tokens, sizes.to(tokens.device), int(sizes.min()), bool((sizes == most).all()))
@@ -113,7 +121,8 @@ def tile_for_choice(place: Place, tile: Sides, cube: Sides, *, density: float, f
         where = place.before + place.kept.numbers[tokens - place.before]
     pairs = _by_size(queries, [tokens.new_zeros(0)] * len(queries))
     tiles = [Tiles(some, none, _overlaps(some, where, place.queries)) for some, none in pairs]
-    return Tiling(tiles, made, budget, sinks, others, _density(place, budget + len(sinks)))
+    seen = budget + len(cubes) * summed + len(sinks)
+    return Tiling(tiles, made, budget, sinks, others, _density(place, seen), summed)
 
 
 # -- places

@@ -104,6 +104,15 @@ class EfficientAttention(io.ComfyNode):
                     "FlexAttention, for GPUs; compiling it takes up to a minute the first time for each size, and "
                     "needs a compiler. Where it fails or is not faster, the log says so and tiles are used.",
                 ),
+                io.Boolean.Input(
+                    "summary",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="top-k: what a tile does not see counts as its mean, one key for each cube of 32 tokens. "
+                    "Much closer to the model's own result. Off where a kernel of few bits, as SageAttention, is to "
+                    "be used, which does not know these heads.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same weights, patched; the source stays.")],
         )
@@ -121,8 +130,9 @@ class EfficientAttention(io.ComfyNode):
         last_blocks: int,
         min_tokens: int,
         kernel: Any = "tiles",
+        summary: bool = True,
     ) -> io.NodeOutput:
-        settings = SparseSettings(kind, density, first_frame=first_frame, kernel=kernel)
+        settings = SparseSettings(kind, density, first_frame=first_frame, kernel=kernel, summary=summary)
 
         def start(first: float, last: float) -> SparseRun:
             return SparseRun(settings, Gate(first, last, first_blocks, last_blocks, min_tokens))

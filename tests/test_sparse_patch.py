@@ -7,22 +7,29 @@ import pytest
 import torch
 
 from tokenreel.models.attention import Grid
-from tokenreel.models.attention_calls import MERGED, Forward, Gate, Kept
+from tokenreel.models.attention_calls import MERGED, Forward, Gate, Kept, Place
 from tokenreel.models.sparse_patch import SPARSE_KINDS, SparseRun, SparseSettings
+from tokenreel.models.token_tiles import tile_for_choice
 
 CHOOSING = ("window", "top-k")
 
 
 def backend(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, **others):
     """Attention as ComfyUI's functions have it."""
-    assert set(others) <= {"transformer_options", "_inside_attn_wrapper"}
+    assert set(others) <= {"transformer_options", "_inside_attn_wrapper", "low_precision_attention", "scale"}
     if not skip_reshape:
         q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
     assert q.shape[1] == heads
     if mask is not None and mask.ndim == 3:
         mask = mask[:, None]
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=others.get("scale"))
     return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
+
+
+def scaled(q, k, v, heads, scale=None):
+    """As `backend`, with a scale of its own."""
+    q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)
 
 
 def rows(tokens, heads=2, size=8, batch=1, seed=0):
@@ -146,7 +153,8 @@ class TestWhatIsLeft:
 
     def test_a_tile_sees_itself(self):
         left = self.left(True)
-        _, seen = self.seen(SparseSettings("top-k", 0.5, tile=(2, 3, 3), cube=(1, 2, 3), first_frame=False), left)
+        settings = SparseSettings("top-k", 0.5, tile=(2, 3, 3), cube=(1, 2, 3), first_frame=False, summary=False)
+        _, seen = self.seen(settings, left)
         assert seen.diagonal().all()
 
 
@@ -165,6 +173,63 @@ class TestChoice:
             run = SparseRun(SparseSettings(kind, 0.3, tile=(2, 4, 4), cube=(2, 4, 4), first_frame=False))
             errors[kind] = float((run.attend(Forward(grid), backend, (queries, keys, values, 1), {}) - exact).norm())
         assert errors["top-k"] < 1e-3 * float(exact.norm()) and errors["window"] > 0.3 * float(exact.norm())
+
+    def summed(self, arguments, grid, density=0.3, options=None, **settings):
+        asked = {"tile": (2, 4, 4), "cube": (2, 2, 2), "first_frame": False, **settings}
+        run = SparseRun(SparseSettings("top-k", density, **asked))
+        return run, run.attend(Forward(grid, 3), backend, arguments, options or {})
+
+    @pytest.mark.parametrize("grid", [(4, 8, 8), (5, 7, 9)])
+    @pytest.mark.parametrize("options", [{}, {"scale": 0.7}])
+    def test_where_cubes_are_even_nothing_is_lost(self, grid, options):
+        """Keys and values that are the same all over each cube are summed up without an error."""
+        grid = Grid(*grid)
+        q, k, v = rows(grid.tokens + 3, batch=2)
+        tiling = tile_for_choice(Place(grid, 3, 0), (2, 4, 4), (2, 2, 2), density=0.3, first_frame=False)
+        for cube, size in zip(tiling.cubes.tokens, tiling.cubes.sizes, strict=True):
+            for each in (k, v):
+                each[:, cube[:size]] = each[:, cube[:1]]
+        exact = scaled(q, k, v, 2, **options)
+        run, made = self.summed((q, k, v, 2), grid, options=options)
+        assert torch.allclose(made, exact, atol=2e-6) and run.density < 0.4
+        _, cut = self.summed((q, k, v, 2), grid, options=options, summary=False)
+        assert float((cut - exact).norm() / exact.norm()) > 0.1
+
+    def test_a_summary_is_nearer_at_the_same_cost(self):
+        grid = Grid(4, 8, 8)
+        arguments = (*rows(grid.tokens + 3, heads=2), 2)
+        exact, found = backend(*arguments), {}
+        for summary in (True, False):
+            run, made = self.summed(arguments, grid, 0.4, summary=summary)
+            found[summary] = run.density, float((made - exact).norm() / exact.norm())
+        assert found[True][0] == pytest.approx(found[False][0]) and found[True][1] < 0.7 * found[False][1]
+
+    def test_what_is_hidden_is_not_summed_up(self):
+        grid = Grid(4, 8, 8)
+        q, k, v = rows(grid.tokens + 3, heads=2)
+        mask = torch.ones(1, 1, grid.tokens + 3, dtype=torch.bool)
+        mask[..., 100:200] = False
+        run = SparseRun(SparseSettings("top-k", 0.3, tile=(2, 4, 4), cube=(2, 2, 2)))
+        made = run.attend(Forward(grid, 3), backend, (q, k, v, 2, mask), {})
+        loud = v.clone()
+        loud[:, 100:200] = 1e3
+        loud = run.attend(Forward(grid, 3), backend, (q, k, loud, 2, mask), {})
+        assert run.patched == 2 and torch.allclose(made, loud, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+    def test_summaries_in_16_bits(self, kind):
+        grid = Grid(4, 8, 8)
+        exact = rows(grid.tokens + 3, heads=2)
+        _, wide = self.summed((*exact, 2), grid)
+        _, made = self.summed((*(each.to(kind) for each in exact), 2), grid)
+        assert made.dtype == kind
+        assert float((made.float() - wide).norm() / wide.norm()) < 0.1
+
+    def test_where_too_few_were_left_nothing_is_summed_up(self):
+        grid = Grid(4, 8, 8)
+        arguments = (*rows(grid.tokens + 3), 2)
+        one, two = (self.summed(arguments, grid, 0.13, summary=summary) for summary in (True, False))
+        assert torch.equal(one[1], two[1]) and one[0].density == two[0].density
 
     def test_each_head_chooses_for_itself(self):
         grid = Grid(4, 6, 6)
