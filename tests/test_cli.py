@@ -341,6 +341,10 @@ class TestPlan:
         limited = ("--least-short-side", 360, "--least-fps", 10, "--share", 0.5)
         assert run("plan", *wanted, *limited) == (0, f"{said[names.index('table')]}\n", "")
 
+    def test_the_readme_shows_what_is_said(self, run):
+        said = run(*self.WANTED)[1]
+        assert f"```\n{said[: said.index('PFLOP: ')].strip()}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
+
     def test_limits_are_kept_to(self, facts):
         deeper = facts(*self.WANTED, "--least-short-side", 180, "--least-fps", "7.5")
         assert (deeper["scale"], deeper["times"]) == (4.0, 4)
