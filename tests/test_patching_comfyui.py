@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from comfyui_models import RANDOM_MODELS
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
 from tokenreel.host.model_patches import patch_model
@@ -10,66 +11,13 @@ from tokenreel.nodes.patching import EfficientAttention, MergeTokens
 
 FAMILIES = ("wan", "wan5b", "ltxv", "hunyuan", "cosmos", "cosmos2")
 
-MODELS = """
-import copy, functools, json, logging, math
-import comfy.options
-comfy.options.enable_args_parsing(False)
-from comfy.cli_args import args
-args.cpu = args.use_pytorch_cross_attention = True
-import torch
-torch.set_num_threads(1)
-import comfy.model_patcher, comfy.sample, comfy.supported_models as known
+PATCHES = """
+import functools, logging
 from tokenreel.host.model_patches import patch_model
 from tokenreel.models.attention_calls import Gate
 from tokenreel.models.sparse_patch import SparseRun, SparseSettings
 from tokenreel.models.token_merging import MergeRun, MergeSettings
 from tokenreel.nodes.patching import EfficientAttention, MergeTokens
-
-CPU = torch.device("cpu")
-WAN = dict(image_model="wan2.1", model_type="t2v", num_layers=3, ffn_dim=96, text_dim=32, freq_dim=32, text_len=8)
-COSMOS = dict(max_img_h=64, max_img_w=64, max_frames=32, in_channels=16, out_channels=16, patch_spatial=2,
-    patch_temporal=1, model_channels=64, num_heads=2, num_blocks=3, mlp_ratio=2.0, crossattn_emb_channels=32,
-    pos_emb_cls="rope3d", pos_emb_interpolation="crop", use_adaln_lora=True, adaln_lora_dim=16)
-CLASSES = {
-    "wan": (known.WAN21_T2V, 16, dict(WAN, dim=64, num_heads=2, in_dim=16, out_dim=16)),
-    "wan5b": (known.WAN22_T2V, 48, dict(WAN, dim=96, num_heads=3, in_dim=48, out_dim=48)),
-    "ltxv": (known.LTXV, 16, dict(image_model="ltxv", in_channels=16, cross_attention_dim=64, attention_head_dim=32,
-        num_attention_heads=2, caption_channels=32, num_layers=3)),
-    "hunyuan": (known.HunyuanVideo, 16, dict(image_model="hunyuan_video", in_channels=16, out_channels=16,
-        vec_in_dim=24, context_in_dim=32, hidden_size=64, mlp_ratio=2.0, num_heads=2, depth=2, depth_single_blocks=2,
-        axes_dim=[8, 12, 12], theta=256, patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=True, byt5=False,
-        meanflow=False, use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False)),
-    "cosmos": (known.CosmosT2V, 16, dict(COSMOS, image_model="cosmos", block_config="FA-CA-MLP",
-        block_x_format="THWBD", use_cross_attn_mask=False, pos_emb_learnable=False, affline_emb_norm=True,
-        extra_per_block_abs_pos_emb=True, extra_per_block_abs_pos_emb_type="learnable")),
-    "cosmos2": (known.CosmosT2IPredict2, 16, dict(COSMOS, image_model="cosmos_predict2", pos_emb_learnable=True,
-        rope_enable_fps_modulation=False)),
-}
-
-def build(kind, **more):
-    class_of, _, config = CLASSES[kind]
-    made = class_of({**config, **more})
-    made.set_inference_dtype(torch.float32, None)
-    model = made.get_model({}, device=CPU)
-    chance = torch.Generator().manual_seed(1)
-    for name, weight in model.diffusion_model.named_parameters():
-        spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
-        level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
-        weight.data = level + spread * torch.randn(weight.shape, generator=chance)
-    model.diffusion_model.requires_grad_(False)
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
-
-def sample(model, kind, size=(3, 10, 14), steps=2, cfg=2.0, text=5, **extra):
-    chance = torch.Generator().manual_seed(2)
-    noise = torch.randn(1, CLASSES[kind][1], *size, generator=chance)
-    both = []
-    for _ in range(2):
-        more = {"pooled_output": torch.randn(1, 24, generator=chance), **extra}
-        if kind == "ltxv":
-            more.update(attention_mask=torch.ones(1, text, dtype=torch.long), frame_rate=25)
-        both.append([[torch.randn(1, text, 32, generator=chance), more]])
-    return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise),
-                               disable_pbar=True, seed=1)
 
 RUNS = []
 def started(run):
@@ -84,21 +32,11 @@ def merge(model, mode="keys", percents=(0.0, 1.0), **settings):
     asked = MergeSettings(mode, **{"threshold": -1.0, **settings})
     return patch_model(model, lambda a, b: started(MergeRun(asked, Gate(a, b))), percents=percents,
                        blocks=mode == "blocks", asked_first=mode == "keys")
-
-def difference(one, two):
-    if isinstance(one, list):  # a video with sound
-        return max(map(difference, one, two))
-    return float((one - two).abs().max())
-
-def once(model, *given, **more):
-    # the network by itself, with what a sampler would hand it
-    options = {**model.model_options["transformer_options"], "sigmas": torch.tensor([0.5]), "wrappers": model.wrappers}
-    return model.model.diffusion_model(*given, transformer_options=options, **more)
 """
 
 BY_FAMILY = """
 seen = {}
-for kind in CLASSES:
+for kind in KINDS:
     size = (3, 5, 7) if kind == "ltxv" else (3, 10, 14)
     source = build(kind)
     weights = copy.deepcopy(source.model.state_dict())
@@ -231,13 +169,7 @@ seen["hunyuan reference"] = all_of(hunyuan, x, t, text, ref_latent=reference[:, 
 seen["hunyuan first frame"] = all_of(hunyuan, x, t, text, guiding_frame_index=torch.tensor([0.0]), **given)
 seen["context latents"] = all_of(source, x, t, text, context_latents=[reference[:, :, None, :6, :8]])
 seen["frames behind"] = all_of(source, x, t, text, time_dim_concat=reference[:, :, None])
-CLASSES["vace"] = known.WAN21_Vace, 16, dict(WAN, model_type="vace", dim=64, num_heads=2, in_dim=16, out_dim=16,
-                                             vace_layers=1, vace_in_dim=96)
 seen["vace"] = all_of(build("vace"), x, t, text, vace_context=torch.randn(1, 1, 96, 3, 10, 14), vace_strength=[1.0])
-CLASSES["sound"] = known.LTXAV, 16, dict(image_model="ltxav", in_channels=16, audio_in_channels=128,
-    cross_attention_dim=64, audio_cross_attention_dim=32, attention_head_dim=32, audio_attention_head_dim=16,
-    num_attention_heads=2, audio_num_attention_heads=2, caption_channels=48, num_layers=2,
-    connector_attention_head_dim=16, connector_num_attention_heads=3)
 both = [torch.randn(1, 16, 3, 5, 7, generator=chance), torch.randn(1, 8, 6, 16, generator=chance)]
 seen["sound"] = all_of(build("sound"), both, torch.tensor([0.5]), torch.randn(1, 5, 96), None, frame_rate=25)
 frames = build("wan5b")
@@ -250,7 +182,7 @@ print("RESULT" + json.dumps(seen))
 @pytest.fixture(scope="module")
 def results():
     """What both scripts found, in one process: to start ComfyUI's takes longer than all that they do."""
-    said = run_in_comfyui(LOAD_CHECKOUT + MODELS + BY_FAMILY + COMPOSED, timeout=600)
+    said = run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + PATCHES + BY_FAMILY + COMPOSED, timeout=600)
     return [json.loads(each) for each in said.split("RESULT")[1:]]
 
 

@@ -3,17 +3,15 @@
 import json
 
 import pytest
+from comfyui_models import RANDOM_MODELS
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
 from tokenreel.host.probing import Sampling, samplers, schedulers
 from tokenreel.nodes.probing import ProbeFidelity
 
-START = """
-import copy, json, math
-from tokenreel.host import probing as host, random_models
-random_models.start()
-import torch
-import comfy.model_management, comfy.nested_tensor, comfy.supported_models
+PROBES = """
+import comfy.model_management, comfy.nested_tensor
+from tokenreel.host import probing as host
 from comfy.patcher_extension import WrappersMP
 from tokenreel.models import fidelity_watch
 from tokenreel.models.fidelity_report import describe_fidelity
@@ -58,7 +56,7 @@ BY_FAMILY = """
 seen = {}
 for kind, size in {"wan": (3, 10, 14), "ltxv": (3, 5, 7), "hunyuan": (3, 10, 14), "cosmos2": (3, 10, 14)}.items():
     # empty latents get as many channels as those of the real LTX-Video
-    source = random_models.build(kind, **({"in_channels": 128} if kind == "ltxv" else {}))
+    source = build(kind, **({"in_channels": 128} if kind == "ltxv" else {}))
     weights, options = copy.deepcopy(source.model.state_dict()), copy.deepcopy(source.model_options)
     plan = sampling(kind, size)
     told = seen[kind] = {}
@@ -75,7 +73,7 @@ print("RESULT" + json.dumps(seen))
 
 SPECIAL = """
 seen = {}
-source = random_models.build("wan")
+source = build("wan")
 plan = sampling("wan")
 step = lambda: None
 
@@ -120,7 +118,7 @@ seen["block"] = probe(source, block, plan)
 from comfy_extras.nodes_easycache import EasyCacheNode
 cached = EasyCacheNode.execute(sparse(source), 10.0, 0.1, 0.95, False).args[0]
 seen["cached"] = probe(source, cached, sampling("wan", steps=6))
-other = random_models.build("wan", num_layers=4)
+other = build("wan", num_layers=4)
 seen["other weights"] = probe(source, sparse(other), plan)
 reference = attending(source, louder)
 seen["patched reference"] = probe(reference, sparse(reference), plan)
@@ -158,18 +156,10 @@ import time
 host._now = time.perf_counter
 
 # a video with sound, a picture
-random_models.FAMILIES["sound"] = random_models.Family("LTXAV", 16, dict(image_model="ltxav", in_channels=16,
-    audio_in_channels=128, cross_attention_dim=64, audio_cross_attention_dim=32, attention_head_dim=32,
-    audio_attention_head_dim=16, num_attention_heads=2, audio_num_attention_heads=2, caption_channels=48, num_layers=3,
-    connector_attention_head_dim=16, connector_num_attention_heads=3))
 both = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 3, 5, 7), torch.zeros(1, 8, 6, 16)])
-sound = random_models.build("sound")
+sound = build("sound", num_layers=3)
 seen["sound"] = probe(sound, sparse(sound), sampling("sound", latent=both, width=96))
-random_models.FAMILIES["picture"] = random_models.Family("Flux", 16, dict(image_model="flux", in_channels=16,
-    out_channels=16, vec_in_dim=24, context_in_dim=32, hidden_size=64, mlp_ratio=2.0, num_heads=2, depth=1,
-    depth_single_blocks=2, axes_dim=[8, 12, 12], theta=256, patch_size=2, qkv_bias=True, guidance_embed=True,
-    txt_ids_dims=[]))
-picture = random_models.build("picture")
+picture = build("picture")
 flat = sampling("picture", latent=torch.zeros(1, 16, 10, 14))
 seen["picture"] = probe(picture, attending(picture, louder), flat)
 answer = probing.ProbeFidelity.execute(source, *conditions("wan"), {"samples": torch.zeros(1, 16, 3, 10, 14)}, 7, 2,
@@ -183,7 +173,7 @@ print("RESULT" + json.dumps(seen))
 @pytest.fixture(scope="module")
 def results():
     """What both scripts found, in one process: to start ComfyUI's takes longer than all that they do."""
-    said = run_in_comfyui(LOAD_CHECKOUT + START + BY_FAMILY + SPECIAL, timeout=600)
+    said = run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + PROBES + BY_FAMILY + SPECIAL, timeout=600)
     return [json.loads(each) for each in said.split("RESULT")[1:]]
 
 
