@@ -7,10 +7,9 @@ are not touched: what is left out can be put back, and what is added to the weig
 """
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,19 +35,15 @@ class Answer(Protocol):
     def __call__(self, number: int, given: Streams, block: Callable[[], Streams]) -> Streams: ...
 
 
-class Calibration(ABC):
-    """A model with inputs to run it on."""
+class Calibration(Protocol):
+    """A model with `blocks` blocks, of so many `parameters` each, and inputs to run it on."""
 
     blocks: int
     parameters: Sequence[int]
-    """Of each block."""
 
-    @abstractmethod
     def cost(self, answer: Answer) -> float:
-        """Runs the model on all inputs, its blocks answered for, and says what that costs: less is better.
-
-        What a model gives that is left alone costs least, or nearly so.
-        """
+        """Runs the model on all inputs, its blocks answered for, and says what that costs: less is better."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,14 @@ class DepthSettings:
     """`share` of the blocks to leave out, in [0, 0.5], and how.
 
     measure: what says how much a block is worth; output: the cost of the model without it, its shortcut in place.
-    greedy: all that are left are measured again when one was chosen. correction: the most that a shortcut may be, of
-    `rank` from 1 on. first, last: so many blocks at both ends stay.
+    plain: it is also measured with nothing in its place, which is kept where that costs less. greedy: all that are left
+    are measured again when one was chosen. correction: the most that a shortcut may be, of `rank` from 1 on. first,
+    last: so many blocks at both ends stay.
     """
 
     share: float = 0.2
     measure: Measure = "output"
+    plain: bool = False
     greedy: bool = False
     correction: Correction = "low-rank"
     rank: int = RANK
@@ -144,11 +141,12 @@ def plan_depth(calibration: Calibration, settings: DepthSettings) -> DepthPlan:
     while len(chosen) < count:
         rest = [number for number in candidates if number not in chosen]
         measured = measure_blocks(calibration, settings, rest, chosen)
-        worth = worth or measured
-        least = sorted(rest, key=lambda number: measured[number])[: 1 if settings.greedy else count]
+        worth = worth or {number: each.cost for number, each in measured.items()}
+        least = sorted(rest, key=lambda number: measured[number].cost)[: 1 if settings.greedy else count]
         for number in sorted(least):
             # behind what is left out already, as tokens will come to it
-            chosen |= fit_blocks(calibration, settings, [number], chosen)
+            fitted = {number: ()} if measured[number].plain else fit_blocks(calibration, settings, [number], chosen)
+            chosen |= fitted
     return judged(calibration, DepthPlan(calibration.blocks, chosen, worth))
 
 
@@ -160,20 +158,34 @@ def judged(calibration: Calibration, plan: DepthPlan) -> DepthPlan:
     return DepthPlan(plan.blocks, plan.shortcuts, plan.worth, costs, (saved, taken))  # type: ignore[arg-type]
 
 
+class Worth(NamedTuple):
+    """What a block is worth; `plain`: nothing in its place is the better shortcut."""
+
+    cost: float
+    plain: bool = False
+
+
 def measure_blocks(
     calibration: Calibration,
     settings: DepthSettings,
     numbers: Sequence[int],
     chosen: Mapping[int, tuple[Shortcut, ...]],
-) -> dict[int, float]:
+) -> dict[int, Worth]:
     """What each of these blocks is worth where `chosen` are left out."""
     if settings.measure != "output":
         watch = _Watch(DepthPlan(calibration.blocks, chosen), numbers)
         calibration.cost(watch)
-        return watch.worth(settings.measure)
+        return {number: Worth(each) for number, each in watch.worth(settings.measure).items()}
     shortcuts = fit_blocks(calibration, settings, numbers, chosen)
-    plans = {number: DepthPlan(calibration.blocks, {**chosen, number: shortcuts[number]}) for number in numbers}
-    return {number: calibration.cost(plan) for number, plan in plans.items()}
+    found = {}
+    for number in numbers:
+        tried = {False: shortcuts[number]} | ({True: ()} if settings.plain and any(shortcuts[number]) else {})
+        costs = (
+            Worth(calibration.cost(DepthPlan(calibration.blocks, {**chosen, number: each})), plain)
+            for plain, each in tried.items()
+        )
+        found[number] = min(costs)
+    return found
 
 
 def fit_blocks(
@@ -274,7 +286,7 @@ def prune_generator(net: TokenGenerator, plan: DepthPlan) -> TokenGenerator:
     return made
 
 
-class GeneratorCalibration(Calibration):
+class GeneratorCalibration:
     """A generator and tokens that it is asked for; it costs their bits, mean of a token.
 
     inputs: tokens, what is known of them, and a guess, as `TokenGenerator.bits` takes them; what is not known is asked.
@@ -282,7 +294,7 @@ class GeneratorCalibration(Calibration):
 
     def __init__(self, net: TokenGenerator, inputs: Sequence[tuple[Tensor, Tensor, Tensor]]):
         self.net, self.inputs, self.blocks = net, inputs, len(net.blocks)
-        self.parameters = [sum(each.numel() for each in block.parameters()) for block in net.blocks]
+        self.parameters: Sequence[int] = [sum(each.numel() for each in b.parameters()) for b in net.blocks]
 
     def cost(self, answer: Answer) -> float:
         net = answered_generator(self.net, answer)

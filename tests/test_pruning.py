@@ -9,7 +9,6 @@ from tokenreel.models.block_shortcuts import CORRECTIONS, Seen, Shortcut, fit_sh
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
 from tokenreel.models.pruning import (
     MEASURES,
-    Calibration,
     DepthPlan,
     DepthSettings,
     GeneratorCalibration,
@@ -49,7 +48,7 @@ def inputs(chance, count=2):
     return found
 
 
-class Layers(Calibration):
+class Layers:
     """A stack of linear maps of tokens, which costs what is off at its end."""
 
     def __init__(self, added, chance, streams=1):
@@ -162,13 +161,21 @@ class TestChoice:
         plan = plan_depth(model, DepthSettings(0.4, "change", rank=6))
         assert plan.cost[2] < 0.01 * plan.cost[1]
 
+    def test_nothing_in_its_place_where_that_costs_less(self, chance):
+        """What is nearest to a block's own answer need not be what the model does best with."""
+        model = layers(chance, (0.3, 0.4))
+        model.wanted = [model.run(DepthPlan(2, {1: ()}), each) for each in model.tokens]
+        found = {plain: plan_depth(model, DepthSettings(0.5, plain=plain)) for plain in (False, True)}
+        assert found[True].left_out == (1,) and found[True].shortcuts[1] == () and found[True].cost[2] == 0
+        assert found[False].cost[2] > 0.01
+
     def test_greedy_looks_again(self, chance):
         """Two blocks that undo each other are worth much one by one, and nothing once the other is gone."""
         turn = 0.5 * torch.randn(6, 6, generator=chance)
         back = torch.linalg.inv(torch.eye(6) + turn) - torch.eye(6)
         model = Layers([turn, back, *(0.35 * torch.randn(6, 6, generator=chance) for _ in range(2))], chance)
         worth = {both: model.cost(DepthPlan(4, dict.fromkeys(both, ()))) for both in ((0, 1), (0, 2), (2, 3))}
-        assert min(worth, key=worth.get) == (0, 1)
+        assert min(worth, key=lambda both: worth[both]) == (0, 1)
         greedy = plan_depth(model, DepthSettings(0.5, greedy=True, correction="none"))
         runs, model.runs = model.runs, 0
         plan_depth(model, DepthSettings(0.5, correction="none"))
