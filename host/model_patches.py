@@ -29,7 +29,7 @@ class AttentionRun(Protocol):
     """Answers calls of attention while a model samples once."""
 
     def begin(self, **facts: Any) -> Any:
-        """What is known of a forward that begins: see `_facts`."""
+        """What is known of a forward that begins: see `forward_facts`."""
         ...
 
     def attend(
@@ -92,7 +92,7 @@ class _Hooks:
     def __init__(self, key: str, start: Callable[[float, float], AttentionRun], percents: tuple[float, float]):
         self._key, self._start, self._percents = key, start, percents
         self._unsampled: AttentionRun | None = None
-        self._describe = _uncompiled(self._told)
+        self._describe = uncompiled(self._told)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
         return self  # older versions of ComfyUI copy all that a model's options hold
@@ -131,17 +131,17 @@ class _Hooks:
         return executor(*args, **kwargs)
 
     def _told(self, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = _named(executor.original, args, kwargs)
+        given = named_arguments(executor.original, args, kwargs)
         options = given.get("transformer_options")
         if not isinstance(options, dict):
             return
         run = options.get(self._key)
         if run is None:  # without a sampler, as in tests of a model
             run = self._unsampled = self._unsampled or self._start(math.inf, 0.0)
-        options[_forward_key(self._key)] = run, run.begin(**_facts(executor.class_obj, given, options))
+        options[_forward_key(self._key)] = run, run.begin(**forward_facts(executor.class_obj, given, options))
 
 
-def _uncompiled(function: Callable[..., Any]) -> Any:
+def uncompiled(function: Callable[..., Any]) -> Any:
     """As it is, also in a compiled model: compiled code does not look again at what ComfyUI's options hold.
 
     Not a decorator: torch's compiler takes a second to import, which only a patched model is to cost.
@@ -179,7 +179,7 @@ def _override(link: _Link) -> Callable[..., Tensor]:
         run, forward = current
         return run.attend(forward, backend, args, kwargs)
 
-    made = _uncompiled(override)
+    made = uncompiled(override)
     setattr(made, _PREFIX, link)
     return made
 
@@ -195,7 +195,7 @@ def _replacement(key: str, number: int, previous: Callable[..., Any] | None) -> 
         run, forward = current
         return run.through(forward, number, args, original)
 
-    return _uncompiled(replace)
+    return uncompiled(replace)
 
 
 # -- models
@@ -229,7 +229,7 @@ def _signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments by their names."""
     signature = _signature(getattr(function, "__func__", function))
     bound = signature.bind(None, *args, **kwargs) if hasattr(function, "__func__") else signature.bind(*args, **kwargs)
@@ -240,7 +240,7 @@ def _named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return named
 
 
-def _facts(model: Any, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def forward_facts(model: Any, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Of a forward that begins, what `begin` of a run is told.
 
     `grid`: frames, rows and columns of its tokens, or None where there is no video. `before`: how many other tokens lie

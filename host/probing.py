@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from . import IS_COMFYUI, resources
-from .model_patches import _facts, _named, _uncompiled
+from .model_patches import forward_facts, named_arguments, uncompiled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,7 +181,7 @@ class _Meter:
     def __init__(self) -> None:
         self.seconds, self.forwards = 0.0, 0
         self.runs: list[Any] = []
-        self._count = _uncompiled(self._counted)
+        self._count = uncompiled(self._counted)
 
     def on(self, model: Any) -> Any:
         from comfy.patcher_extension import WrappersMP
@@ -215,7 +215,7 @@ class _Observer:
         self._dense = options.get(_OVERRIDE)
         self._blocks = options.get("patches_replace", {}).get("dit", {})
         self._sigmas: list[float] = []
-        self._enter, self._leave = _uncompiled(self._entered), _uncompiled(self._left)
+        self._enter, self._leave = uncompiled(self._entered), uncompiled(self._left)
 
     def on(self, model: Any) -> Any:
         from comfy.patcher_extension import WrappersMP
@@ -239,17 +239,17 @@ class _Observer:
         return made
 
     def _entered(self, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = _named(executor.original, args, kwargs)
+        given = named_arguments(executor.original, args, kwargs)
         options = given.get("transformer_options")
         if not isinstance(options, dict):
             return None
-        facts = _facts(executor.class_obj, given, options)
+        facts = forward_facts(executor.class_obj, given, options)
         sigma = facts["sigma"] or 0.0
         # samplers of higher order also ask between two steps: that belongs to the first of them
         step = max(0, sum(each >= sigma * (1 - 1e-4) for each in self._sigmas) - 1)
         before = {name: options[name] for name in (_OVERRIDE, "patches_replace") if name in options}
         forward = self._watcher.begin(step=step, **facts)
-        options[_OVERRIDE] = _uncompiled(self._override(forward, options.get(_OVERRIDE)))
+        options[_OVERRIDE] = uncompiled(self._override(forward, options.get(_OVERRIDE)))
         replaced = options.get("patches_replace", {})
         blocks = {name: self._replacement(forward, name, each) for name, each in replaced.get("dit", {}).items()}
         if blocks:
@@ -288,7 +288,7 @@ class _Observer:
 
             return self._watcher.through(forward, args, original, lambda given: there(given, extra))
 
-        return _uncompiled(replace)
+        return uncompiled(replace)
 
 
 def _now() -> float:

@@ -12,7 +12,7 @@ from tokenreel.nodes.patching import EfficientAttention, MergeTokens
 FAMILIES = ("wan", "wan5b", "ltxv", "hunyuan", "cosmos", "cosmos2")
 
 PATCHES = """
-import functools, logging
+import functools
 from tokenreel.host.model_patches import patch_model
 from tokenreel.models.attention_calls import Gate
 from tokenreel.models.sparse_patch import SparseRun, SparseSettings
