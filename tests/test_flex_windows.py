@@ -1,11 +1,14 @@
 """FlexAttention in place of tiles: the same function on any grid, and tiles wherever it does not do."""
 
 import functools
+import json
 import logging
 import shutil
 
 import pytest
 import torch
+from comfyui_models import RANDOM_MODELS
+from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 from torch.nn.attention.flex_attention import flex_attention
 
 from tokenreel.models import flex_windows
@@ -330,6 +333,38 @@ class TestCompiled:
                 assert torch.allclose(compiled(x), by_table(call, place, windows).relu(), atol=2e-6)
         (flex,) = flex_windows._KEPT.values()
         assert flex is not None
+
+
+IN_COMFYUI = """
+from torch.nn.attention.flex_attention import flex_attention
+from tokenreel.models import flex_windows
+from tokenreel.nodes.patching import EfficientAttention
+
+def attend(q, k, v, blocks, scale):
+    asked.append(torch.is_inference_mode_enabled())
+    return flex_attention(q, k, v, block_mask=blocks, scale=scale)
+
+asked, seconds = [], iter((1.0, 2.0))
+flex_windows._compiled = lambda: attend
+flex_windows._seconds = lambda function, like: next(seconds)
+source = build("wan")
+made = []
+for kernel in ("tiles", "flex", "flex"):
+    patched = EfficientAttention.execute(source, "window", 0.1, True, 0.0, 1.0, 0, 0, 0, kernel=kernel).args[0]
+    made.append(sample(copy.copy(patched.clone()), "wan", (9, 24, 28)))
+dense = sample(source, "wan", (9, 24, 28))
+print("RESULT" + json.dumps([difference(*made[:2]), difference(*made[1:]), difference(made[0], dense), len(asked)]))
+"""
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+def test_in_comfyui():
+    """A random Wan in ComfyUI's sampler, uncompiled: as with tiles, in every run and for all clones."""
+    said = run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + IN_COMFYUI, timeout=300)
+    by_tiles, by_runs, by_dense, asked = json.loads(said.split("RESULT")[1])
+    assert by_tiles < 1e-4 * max(by_dense, 1) and by_runs == 0.0 and by_dense > 1e-3
+    assert asked in (13, 25)  # compared once; then 2 runs of 3 blocks and 2 steps, both conditions at once or not
 
 
 @pytest.mark.gpu
