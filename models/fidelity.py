@@ -148,7 +148,11 @@ class Fidelity:
         Settings that leave all the work, as windows do that see everything in a small video, do not count.
         """
         if not self.trials:
-            why = "the latent is no video" if self.grid is None else "no call of attention was one to be patched"
+            why = "the first steps and the outer blocks stay dense, and there were no others; take more steps"
+            if self.grid is None:
+                why = "the latent is no video"
+            elif self.notes:
+                why = "no call of attention can be patched; the notes say why"
             self.advice = f"No setting was tried: {why}."
             return
         working = [(index, each) for index, each in enumerate(self.trials) if each.work < 1]

@@ -119,13 +119,11 @@ def probe(model: Any, patched: Any, sampling: Sampling, wished_error: float) -> 
     watch = Watch()
     with resources.progress(sampling.steps * (3 if patched is None else 4), "probe") as bar:
         sampling.watch(model if patched is None else patched, model, watch, bar.update, percents=PERCENTS)
-        # that was the warm-up, too, where all compute with the same weights
-        other = patched is not None and not same_weights(model, patched)
-        dense = _sampled(model, sampling, bar, warm=other)
+        dense = _sampled(model, sampling, bar)
         found = Fidelity(sampling.steps, wished_error, compared(dense, dense))
         if patched is not None:
-            found.patched = compared(dense, _sampled(patched, sampling, bar, warm=other))
-            found.notes += [_OTHER_WEIGHTS] if other else []
+            found.patched = compared(dense, _sampled(patched, sampling, bar))
+            found.notes += [] if same_weights(model, patched) else [_OTHER_WEIGHTS]
             found.notes += [_SKIPPED] if watch.forwards < dense.forwards else []
         found.add_watch(watch)
         found.recommend()
@@ -147,9 +145,8 @@ def _contest(found: Fidelity, trial: Any, model: Any, dense: Sampled, sampling: 
     return outcome
 
 
-def _sampled(model: Any, sampling: Sampling, bar: resources.Progress, *, warm: bool = False) -> Sampled:
-    if warm:
-        sampling.run(model, resources.check_cancelled, steps=1)
+def _sampled(model: Any, sampling: Sampling, bar: resources.Progress) -> Sampled:
+    sampling.run(model, resources.check_cancelled, steps=1)  # kernels are chosen, code is compiled: not to be timed
     return sampling.run(model, bar.update)
 
 
