@@ -23,6 +23,7 @@ from torch import Tensor
 from .fidelity_watch import CANDIDATES, Candidate, Sums, Tried, Watch
 
 _NINE_OF_TEN = 0.9
+_UNPATCHABLE = "some calls cannot be patched"
 
 
 @dataclass
@@ -140,7 +141,7 @@ class Fidelity:
         self.other_error = _known(max(others, default=0.0, key=lambda each: (math.isnan(each), each)))
         self.tried_on = sorted(watch.sampled)
         self.trials = [_trial(each) for each in watch.tried if each.errors]
-        self.notes += [f"some calls cannot be patched: {each}" for each in sorted(watch.obstacles)]
+        self.notes += [f"{_UNPATCHABLE}: {each}" for each in sorted(watch.obstacles)]
 
     def recommend(self) -> None:
         """Chooses the fastest setting whose error is within the wish, if it is faster than dense attention.
@@ -151,7 +152,7 @@ class Fidelity:
             why = "the first steps and the outer blocks stay dense, and there were no others; take more steps"
             if self.grid is None:
                 why = "the latent is no video"
-            elif self.notes:
+            elif any(each.startswith(_UNPATCHABLE) for each in self.notes):
                 why = "no call of attention can be patched; the notes say why"
             self.advice = f"No setting was tried: {why}."
             return
