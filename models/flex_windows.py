@@ -91,11 +91,13 @@ def windows_by_flex(
 
     `kind` tells windows from others in that place. Says once for each size what is used, and why.
     """
-    merged, masked = place.kept is not None, call.mask is not None
-    where = place._replace(kept=None)
-    key = (kind, where, merged, masked, call.q.shape, call.heads, call.q.dtype, call.q.device, call.scale)
+    size: Hashable = (call.q.shape, call.heads, call.q.dtype, call.q.device, call.scale)
+    obstacle = "tokens were merged" if place.kept is not None else None if call.mask is None else "a mask hides keys"
+    key = (kind, place._replace(kept=None), obstacle or size)  # merged tokens are not as many in each call
     if key not in _KEPT:
-        _KEPT[key] = _tried(call, place, windows, sinks, tiles)
+        _KEPT[key] = None if obstacle else _tried(call, place, windows, sinks, tiles)
+        if obstacle:
+            _refused(obstacle)
         if len(_KEPT) > _MOST:
             _KEPT.popitem(last=False)
     _KEPT.move_to_end(key)
@@ -131,10 +133,6 @@ def _tried(
 ) -> FlexWindows | None:
     """What answers that call as tiles do and in less time, or None."""
     try:
-        if place.kept is not None:
-            raise _NoKernelError("tokens were merged")
-        if call.mask is not None:
-            raise _NoKernelError("a mask hides keys")
         logger.info("Efficient Attention: compiles FlexAttention for this size, which takes up to a minute.")
         try:
             flex = FlexWindows(windows, sinks, place)
@@ -167,7 +165,7 @@ def _difference(made: Tensor, wanted: Tensor, rows: Tensor) -> float:
     """Relative error of some rows of `[B, N, C]`."""
     error = total = 0.0
     for some in rows.split(1 << 12):  # wide copies of all would fill the memory
-        right = wanted[:, some].double() if wanted.device.type == "cpu" else wanted[:, some].float()
+        right = wanted[:, some].float()
         error += float((made[:, some] - right).square().sum())
         total += float(right.square().sum())
     return (error / total) ** 0.5 if total else float(error > 0)

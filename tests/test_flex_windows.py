@@ -231,8 +231,9 @@ class TestChoice:
         tokens = self.PLACE.tokens
         hidden = torch.zeros(1, 1, tokens)
         self.answered(call_of(tokens, mask=hidden))
-        for _ in range(2):  # other tokens in each call
-            self.answered(place=self.PLACE._replace(kept=Kept(torch.arange(self.PLACE.grid.tokens), True)))
+        for heads in (2, 3):  # of another size in each call
+            kept = Kept(torch.arange(self.PLACE.grid.tokens), True)
+            self.answered(call_of(tokens, heads), self.PLACE._replace(kept=kept))
         reasons = [line.rsplit(": ", 1)[1] for line in self.lines(caplog)]
         assert reasons == ["a mask hides keys.", "tokens were merged."] and not uncompiled
 
