@@ -52,6 +52,11 @@ def _widgets() -> list[Any]:
             max=100,
             tooltip="The whole way from noise to picture in so few steps, twice. More measure better and take longer.",
         ),
+    ]
+
+
+def _advanced() -> list[Any]:
+    return [
         io.Combo.Input(
             "measure",
             options=list(MEASURES),
@@ -115,6 +120,7 @@ class PruneModel(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="A prompt as you use them: it is measured on that."),
                 io.Latent.Input("latent_image", tooltip="An empty latent of a size that you use; smaller is quicker."),
                 *_widgets(),
+                *_advanced(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The pruned model; the source stays."),
