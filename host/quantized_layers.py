@@ -1,0 +1,227 @@
+"""Linear layers in few bits as ComfyUI's own, so that offloading, LoRA and saving treat them as those of its loader.
+
+fp8, mxfp8 and nvfp4 are ComfyUI's layers as they are. int8 is a layer of that kind with another weight, because older
+versions know none, and because ComfyUI's is slower than float on a CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_LAYOUT = "TokenReelInt8Layout"
+_INT8 = "int8_tensorwise"  # what files call it
+_PACKING_PAYS = 256  # tokens from which on a weight is packed for the product, on a CPU
+
+
+def is_supported() -> bool:
+    """Whether this ComfyUI has layers in few bits: those of late 2025 and later."""
+    import comfy.ops
+
+    return hasattr(comfy.ops, "mixed_precision_ops") and hasattr(comfy.ops, "QUANT_ALGOS")
+
+
+def native_formats() -> tuple[str, ...]:
+    """What ComfyUI calls the formats that its loader reads."""
+    import comfy.ops
+
+    return tuple(getattr(comfy.ops, "QUANT_ALGOS", ()))
+
+
+def make_layer(old: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, math: Any) -> torch.nn.Module:
+    """A layer in place of `old`.
+
+    tensors: its weight as a file holds it (models/quantized_formats.py, `file_tensors`). dtype: in which the model
+    computes.
+    """
+    config = json.loads(bytes(tensors["comfy_quant"].tolist()))
+    int8 = config["format"] == _INT8
+    made = _layer_class(dtype, math if int8 else None)
+    bias = getattr(old, "bias", None)
+    layer = made(old.in_features, old.out_features, bias=bias is not None, device="cpu", dtype=dtype)
+    state = {**tensors} if bias is None else {**tensors, "bias": bias.detach()}
+    if int8:
+        layer.fill(state, config)
+    else:
+        layer.load_state_dict(state, strict=False)
+    return layer.requires_grad_(False).eval()
+
+
+def load_model(path: str, math: Int8Math) -> Any:
+    """A MODEL by ComfyUI's own loader, with layers that read int8 as well."""
+    import comfy.model_management as management
+    import comfy.ops
+    import comfy.sd
+    import comfy.utils
+
+    state, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+    dtype = management.unet_manual_cast(None, management.get_torch_device())
+    operations = type("Operations", (comfy.ops.mixed_precision_ops({}, dtype),), {"Linear": _layer_class(dtype, math)})
+    options = {"custom_operations": operations}
+    made = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=metadata)
+    if made is None:
+        raise ValueError(f"ComfyUI does not know the model in {path}. Choose the file of a diffusion model.")
+    return made
+
+
+@dataclass(frozen=True)
+class Int8Math:
+    """What the int8 layer computes with, handed in by the caller: see models/int8_linear.py."""
+
+    multiply: Callable[..., torch.Tensor]
+    """`int8_linear`"""
+    pack: Callable[[torch.Tensor], torch.Tensor]
+    packs: Callable[[], bool]
+    quantize: Callable[[torch.Tensor, bool, torch.Tensor | None], Mapping[str, torch.Tensor]]
+    """A weight, whether inputs are turned, what they are smoothed by -> `weight` and `weight_scale`."""
+    dequantize: Callable[[torch.Tensor, torch.Tensor, bool, torch.Tensor | None], torch.Tensor]
+    """Weight and scale, the same two -> a weight for inputs that are neither."""
+
+
+@functools.cache
+def _layer_class(dtype: torch.dtype, math: Int8Math | None) -> Any:
+    """ComfyUI's class for a compute type, with int8 where `math` is given."""
+    import comfy.model_management as management
+    import comfy.ops
+
+    can = {
+        "nvfp4": getattr(management, "supports_nvfp4_compute", None),
+        "mxfp8": getattr(management, "supports_mxfp8_compute", None),
+        "float8_e4m3fn": getattr(management, "supports_fp8_compute", None),
+    }
+    cannot = {name for name, asked in can.items() if asked is None or not asked(None)}
+    base = comfy.ops.mixed_precision_ops({}, dtype, disabled=cannot).Linear
+    return base if math is None else _int8_class(base, math)
+
+
+def _int8_class(base: Any, math: Int8Math) -> Any:
+    import comfy.ops
+    from comfy.quant_ops import QuantizedTensor, get_layout_class
+
+    register_layout(math)
+
+    class Int8Linear(base):
+        """A linear layer whose weight is int8; one whose file says something else is ComfyUI's."""
+
+        weight: Any
+
+        def fill(self, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+            self.quant_format, self.layout_type = config["format"], _LAYOUT
+            self.int8_config = config
+            params = get_layout_class(_LAYOUT).Params(
+                scale=state["weight_scale"],
+                orig_dtype=self.factory_kwargs["dtype"],
+                orig_shape=(self.out_features, self.in_features),
+                rotated=bool(config.get("convrot")),
+                smoothing=state.get("pre_quant_scale"),
+            )
+            self.weight = torch.nn.Parameter(QuantizedTensor(state["weight"], _LAYOUT, params), requires_grad=False)
+            if "bias" in state:
+                self.bias = torch.nn.Parameter(state["bias"].to(self.factory_kwargs["dtype"]), requires_grad=False)
+
+        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+            marked = state.get(f"{prefix}comfy_quant")
+            config = {} if marked is None else json.loads(bytes(marked.tolist()))
+            if config.get("format") != _INT8:
+                super()._load_from_state_dict(state, prefix, *args)
+                return
+            own = ("weight", "weight_scale", "pre_quant_scale", "bias", "comfy_quant")
+            given = {name: state.pop(prefix + name) for name in own if prefix + name in state}
+            if not {"weight", "weight_scale"} <= given.keys():
+                raise ValueError(f"Missing scales of layer {prefix.rstrip('.')}. Save the model again.")
+            self.fill(given, config)
+
+        def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            if getattr(self, "layout_type", None) != _LAYOUT:
+                return super().forward(input, *args, **kwargs)
+            getattr(comfy.ops, "run_every_op", lambda: None)()
+            weight, bias, stream = comfy.ops.cast_bias_weight(
+                self, device=input.device, dtype=self.weight.dtype, bias_dtype=input.dtype, offloadable=True
+            )
+            try:
+                if not isinstance(weight, QuantizedTensor):  # with a LoRA that is added as the layer runs
+                    return torch.nn.functional.linear(input, weight.to(input.dtype), bias)
+                held, params = weight._qdata, weight._params
+                if held.device.type == "cpu" and input.numel() >= _PACKING_PAYS * self.in_features and math.packs():
+                    held = math.pack(held)
+                options = {"rotated": params.rotated, "smoothing": params.smoothing}
+                return math.multiply(input, held, params.scale, bias, **options)
+            finally:
+                comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+
+        def set_weight(
+            self, weight: Any, inplace_update: bool = False, seed: Any = None, return_weight: bool = False, **_: Any
+        ) -> Any:
+            """A LoRA was added to what `convert_weight` gave: turned and smoothed as before."""
+            if getattr(self, "layout_type", None) != _LAYOUT:
+                return super().set_weight(weight, inplace_update, seed, return_weight, **_)
+            params = self.weight._params
+            rounded = QuantizedTensor.from_float(
+                weight, _LAYOUT, rotated=params.rotated, smoothing=params.smoothing, orig_dtype=params.orig_dtype
+            )
+            if return_weight:
+                return rounded
+            self.weight = torch.nn.Parameter(rounded, requires_grad=False)
+            return None
+
+        def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any) -> Any:
+            state = super().state_dict(*args, destination=destination, prefix=prefix, **kwargs)
+            if getattr(self, "layout_type", None) != _LAYOUT:
+                return state
+            text = json.dumps(self.int8_config).encode()
+            state[f"{prefix}comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
+            if isinstance(self.weight, QuantizedTensor) and self.weight._params.smoothing is not None:
+                state[f"{prefix}pre_quant_scale"] = self.weight._params.smoothing
+            return state
+
+    return Int8Linear
+
+
+def register_layout(math: Int8Math) -> None:
+    """Makes int8 with a scale for each output known to comfy-kitchen, under a name of ours."""
+    from comfy.quant_ops import QuantizedLayout, register_layout_class
+    from comfy_kitchen.tensor.base import BaseLayoutParams
+
+    class Int8Layout(QuantizedLayout):
+        @dataclass(frozen=True)
+        class Params(BaseLayoutParams):
+            rotated: bool = False
+            smoothing: torch.Tensor | None = None
+
+            def _tensor_fields(self) -> list[str]:
+                return ["scale"] if self.smoothing is None else ["scale", "smoothing"]
+
+        @classmethod
+        def quantize(
+            cls,
+            tensor: torch.Tensor,
+            rotated: bool = False,
+            smoothing: torch.Tensor | None = None,
+            orig_dtype: torch.dtype | None = None,
+            **kwargs: Any,
+        ) -> tuple[torch.Tensor, Any]:
+            held = math.quantize(tensor, rotated, smoothing)
+            params = cls.Params(
+                held["weight_scale"], orig_dtype or tensor.dtype, tuple(tensor.shape), rotated, smoothing
+            )
+            return held["weight"], params
+
+        @classmethod
+        def dequantize(cls, qdata: torch.Tensor, params: Any) -> torch.Tensor:
+            return math.dequantize(qdata, params.scale, params.rotated, params.smoothing).to(params.orig_dtype)
+
+        @classmethod
+        def get_plain_tensors(cls, qtensor: Any) -> tuple[torch.Tensor, ...]:
+            return qtensor._qdata, qtensor._params.scale
+
+        @classmethod
+        def state_dict_tensors(cls, qdata: torch.Tensor, params: Any) -> dict[str, torch.Tensor]:
+            return {"": qdata, "_scale": params.scale}
+
+    register_layout_class(_LAYOUT, Int8Layout)

@@ -1,0 +1,210 @@
+"""A MODEL in fewer bits, and into a file: Quantize Model, Save Model."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..host import files, resources
+from ..host.api import io, ui
+from ..host.probing import Sampling, samplers, schedulers
+from ..models.quantization import KINDS, QuantizationSettings
+from ..models.quantization_report import QuantizationReport, describe_quantization
+from ..video.layer_plot import layer_plot
+from .quantized_model_steps import mixed_formats, quantize_model, record_model, save_model
+from .sources import to_images
+
+_FOLDER = "diffusion_models"  # in the output folder
+
+
+def _wishes() -> list[Any]:
+    """Sockets and widgets that say what is asked for."""
+    return [
+        io.Model.Input("model", tooltip="Wan, LTX-Video, HunyuanVideo, Cosmos or another, in bf16, fp16 or fp32."),
+        io.Combo.Input(
+            "format",
+            options=list(KINDS),
+            default="int8",
+            tooltip="int8: half of bf16, the most exact, fast on CPUs and on GPUs from 2018 on. fp8: half, for newer "
+            "GPUs. mxfp8, nvfp4: Blackwell; nvfp4 is a quarter and loses most. mixed: for each layer what it can bear.",
+        ),
+        io.Float.Input(
+            "size",
+            default=0.4,
+            min=0.05,
+            max=1.0,
+            step=0.01,
+            tooltip="For mixed: the share of its size it may keep at most. Not used where error is above 0.",
+        ),
+        io.Float.Input(
+            "error",
+            default=0.0,
+            min=0.0,
+            max=0.5,
+            step=0.005,
+            tooltip="For mixed: the smallest model whose layers err by no more than this share, root mean square.",
+        ),
+        io.Boolean.Input(
+            "smoothing",
+            default=False,
+            advanced=True,
+            tooltip="For int8 with a latent connected: scale inputs that stick out. Files with it need a ComfyUI that "
+            "reads pre_quant_scale.",
+        ),
+        io.String.Input(
+            "keep",
+            default="",
+            advanced=True,
+            tooltip="Layers to leave alone, besides those that the model's family is known to need: parts of their "
+            "names, between commas. blocks.0. is the first block.",
+        ),
+    ]
+
+
+def _samples() -> list[Any]:
+    """Optional sockets and widgets: what the model is run on, so that errors are those of what layers give."""
+    return [
+        io.Conditioning.Input("positive", optional=True, tooltip="As for the sampler. Only with latent_image."),
+        io.Conditioning.Input("negative", optional=True, tooltip="As for the sampler. Only with latent_image."),
+        io.Latent.Input(
+            "latent_image",
+            optional=True,
+            tooltip="Connect it, and the model is sampled before and after: errors are then those of what layers give. "
+            "Without it they are those of the weights.",
+        ),
+        io.Int.Input("steps", default=4, min=1, max=1000, optional=True, tooltip="Of that sampling."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, optional=True, tooltip="As for the sampler."),
+        io.Combo.Input(
+            "sampler_name", options=samplers(), default="euler", optional=True, tooltip="As for the sampler."
+        ),
+        io.Combo.Input(
+            "scheduler", options=schedulers(), default="simple", optional=True, tooltip="As for the sampler."
+        ),
+    ]
+
+
+class QuantizeModel(io.ComfyNode):
+    """Fewer bits for each weight."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TokenReel_QuantizeModel",
+            display_name="Quantize Model",
+            category="model/efficiency",
+            description="Makes a model smaller: its large layers in int8, fp8, mxfp8 or nvfp4, or each in what it can "
+            "bear. Says what that costs, layer by layer. The given model stays as it is; Save Model keeps the result.",
+            search_aliases=[
+                *("quantization", "int8", "fp8", "nvfp4", "convrot", "compress model", "smaller model", "low vram"),
+                *("convert to fp8", "mixed precision", "gguf", "quantise"),
+            ],
+            is_output_node=True,
+            inputs=[*_wishes(), *_samples()],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model in fewer bits."),
+                io.String.Output(display_name="report", tooltip="Sizes, errors and time."),
+                io.Image.Output(display_name="plot", tooltip="The error of each layer."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        format: Any,
+        size: float,
+        error: float,
+        smoothing: bool,
+        keep: str,
+        positive: Any = None,
+        negative: Any = None,
+        latent_image: Any = None,
+        steps: int = 4,
+        cfg: float = 5.0,
+        sampler_name: str = "euler",
+        scheduler: str = "simple",
+    ) -> io.NodeOutput:
+        limits = (None, None) if format != "mixed" else (None, error) if error else (size, None)
+        settings = QuantizationSettings(format, *limits, mixed_formats(), smoothing=smoothing)
+        sampling = None
+        if latent_image is not None and positive is not None:
+            both = positive, positive if negative is None else negative
+            sampling = Sampling(*both, latent_image, 0, steps, cfg, sampler_name, scheduler)
+        made, report = _quantized(model, settings, _patterns(keep), sampling)
+        text, plot = describe_quantization(report), to_images([_drawn(report)[None]])
+        return io.NodeOutput(made, text, plot, ui={**ui.PreviewImage(plot, cls=cls).as_dict(), "text": (text,)})
+
+
+def _patterns(keep: str) -> tuple[str, ...]:
+    """What a user writes is taken to the letter."""
+    return tuple(re.escape(part.strip()) for part in keep.split(",") if part.strip())
+
+
+def _quantized(
+    model: Any, settings: QuantizationSettings, kept: tuple[str, ...], sampling: Sampling | None
+) -> tuple[Any, QuantizationReport]:
+    recorded = None
+    if sampling is not None:
+        with resources.progress(2 * sampling.steps, "sampling") as bar:
+            recorded = record_model(model, sampling, bar.update)
+    with resources.progress(None, "quantizing") as bar:
+        inputs = None if recorded is None else recorded.inputs
+        made, report = quantize_model(model, settings, kept=kept, inputs=inputs, step=_counted(bar))
+    if recorded is not None and sampling is not None:
+        with resources.progress(sampling.steps, "sampling") as bar:
+            report.notes.append(recorded.compare(sampling.run(made, bar.update)))
+    return made, report
+
+
+def _counted(bar: resources.Progress) -> Callable[[int, int], None]:
+    def step(done: int, total: int) -> None:
+        bar.total = total
+        bar.update()
+
+    return step
+
+
+def _drawn(report: QuantizationReport) -> Any:
+    """uint8 `[H, W, 3]`"""
+    layers = report.layers
+    if not layers:
+        return layer_plot([0.0], ["no layer"], title="no layer was quantized")
+    title = f"relative error of each layer, {'on recorded inputs' if report.measured else 'of its weight'}"
+    return layer_plot([layer.error for layer in layers], [layer.kind for layer in layers], title=title)
+
+
+class SaveModel(io.ComfyNode):
+    """Writes a model's file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TokenReel_SaveModel",
+            display_name="Save Model",
+            category="model/efficiency",
+            description="Writes a model as safetensors, quantized layers as they are and LoRAs in the weights, such "
+            "that Load Diffusion Model opens it without this pack. Move it to models/diffusion_models.",
+            search_aliases=["export model", "save quantized model", "save checkpoint", "write safetensors"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model to save, quantized or not."),
+                io.String.Input(
+                    "filename_prefix",
+                    default=f"{_FOLDER}/TokenReel",
+                    tooltip="Name in the output folder, subfolders allowed; a number and .safetensors are added. "
+                    "%year%, %month% and %day% are filled in.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="file", tooltip="The written file, relative to the output folder."),
+                io.String.Output(display_name="report", tooltip="Its size, and what opens it."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, filename_prefix: str) -> io.NodeOutput:
+        with files.output_path(filename_prefix, ".safetensors") as file, resources.progress(None, "saving") as bar:
+            saved = save_model(model, Path(file.path), step=_counted(bar))
+        name = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
+        text = f"{name}\n{saved}"
+        return io.NodeOutput(name, text, ui={"text": (text,)})

@@ -1,0 +1,153 @@
+"""A MODEL quantized, saved and loaded: what the pure functions of models/ and ComfyUI's side in host/ do together."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..host import quantized_layers, quantized_models
+from ..host.probing import Sampled, Sampling
+from ..models import int8_linear
+from ..models.fidelity import compare_latents
+from ..models.layer_inputs import LayerInputs, is_linear, recorded
+from ..models.quantizable_layers import LayerFilter, find_preset
+from ..models.quantization import Layer, QuantizationSettings, chosen_layers, plan
+from ..models.quantization import quantized_layers as made_layers
+from ..models.quantization_report import LayerReport, QuantizationReport
+from ..models.quantized_files import file_type, quantization_metadata, write_tensors
+from ..models.quantized_formats import FORMATS, QuantizedWeight, layer_config, quantize_weight
+
+
+def _quantize(weight: Tensor, rotated: bool, smoothing: Tensor | None) -> Mapping[str, Tensor]:
+    return quantize_weight(weight, "int8", rotated=rotated, smoothing=smoothing).tensors
+
+
+def _dequantize(weight: Tensor, scale: Tensor, rotated: bool, smoothing: Tensor | None) -> Tensor:
+    tensors = {"weight": weight, "weight_scale": scale}
+    if smoothing is not None:
+        tensors["pre_quant_scale"] = smoothing
+    shape = (weight.shape[0], weight.shape[1])
+    return QuantizedWeight("int8", shape, tensors, layer_config("int8", shape, rotated=rotated)).dequantize()
+
+
+_MATH = quantized_layers.Int8Math(int8_linear.int8_linear, int8_linear.pack, int8_linear.packs, _quantize, _dequantize)
+
+
+def mixed_formats() -> tuple[str, ...]:
+    """What a mixed model may be made of, so that this ComfyUI's own loader opens it."""
+    usual = ("int8", "fp8", "nvfp4")
+    return tuple(name for name in usual if FORMATS[name].algorithm in quantized_layers.native_formats()) or usual
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a MODEL's layers were given while it sampled, and what it sampled."""
+
+    inputs: dict[str, LayerInputs]
+    sampled: Sampled
+
+    def compare(self, other: Sampled) -> str:
+        """How the same sampling with a quantized MODEL came out, in words."""
+        seconds = other.seconds, self.sampled.seconds
+        outcome = compare_latents(self.sampled.latents, other.latents, seconds=seconds[0], forwards=other.forwards)
+        if outcome.error is None:
+            return "sampled with it, the latents are no numbers: this format is not for this model"
+        near = "" if outcome.psnr is None else f" ({outcome.psnr:.1f} dB)"
+        return (
+            f"sampled with it, the latents differ by {outcome.error:.2%}{near}; that took {seconds[0]:.1f} s, "
+            f"{seconds[1]:.1f} s before"
+        )
+
+
+def record_model(model: Any, sampling: Sampling, step: Callable[[], None]) -> Recorded:
+    """Samples with a MODEL and keeps what its linear layers are given; `step` is called after each step, twice.
+
+    It samples two times: only the second is timed with everything loaded and nothing recorded.
+    """
+    quantized_models.check_model(model)
+    network = model.model.diffusion_model
+    names = {name: name for name, each in network.named_modules() if is_linear(each)}
+    with recorded(network, names) as recorder:
+        sampling.run(model, step)
+    return Recorded(recorder.inputs, sampling.run(model, step))
+
+
+def quantize_model(
+    model: Any,
+    settings: QuantizationSettings,
+    *,
+    kept: tuple[str, ...] = (),
+    inputs: Mapping[str, LayerInputs] | None = None,
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Any, QuantizationReport]:
+    """A copy of a MODEL with quantized layers, and what became of it. The source is left alone.
+
+    LoRAs on it are in the quantized weights; such as are put on the result later are added to them as for any model.
+    step: called before each layer with how many are done, of how many; it may raise to cancel.
+    """
+    start = time.perf_counter()
+    if not quantized_layers.is_supported():
+        raise ValueError("This ComfyUI has no layers in few bits. Update it to a version of 2026.")
+    quantized_models.at_rest(model)
+    network = model.model.diffusion_model
+    names = list(network.state_dict())
+    if any(name.endswith(".comfy_quant") for name in names):
+        raise ValueError("This MODEL is quantized already. Load it in bf16, fp16 or fp32.")
+    before = sum(each.nbytes for each in network.state_dict().values())
+    modules = {name: each for name, each in network.named_modules() if is_linear(each)}
+    found = [_layer(model, name, each) for name, each in modules.items()]
+    layers = chosen_layers(found, names, LayerFilter(find_preset(names), kept))
+    total, done = len(layers) * (2 if settings.kind == "mixed" else 1), iter(range(2 * len(layers) + 1))
+    others = before - sum(layer.nbytes for layer in layers)
+    kinds = plan(layers, settings, other_bytes=others, inputs=inputs, step=lambda: step(next(done), total))
+    dtype = quantized_models.compute_dtype(model)
+    made: dict[str, Any] = {}
+    reports: list[LayerReport] = []
+    for layer, weight, report in made_layers(layers, kinds, settings, inputs=inputs):
+        step(next(done), total)
+        reports.append(report)
+        if weight is not None:
+            made[layer.name] = quantized_layers.make_layer(modules[layer.name], weight.file_tensors(), dtype, _MATH)
+    after = before + sum(report.nbytes - report.nbytes_before for report in reports)
+    result = quantized_models.replace_layers(model, made)
+    return result, QuantizationReport(before, after, reports, time.perf_counter() - start, bool(inputs))
+
+
+def _layer(model: Any, name: str, module: Any) -> Layer:
+    shape = (module.out_features, module.in_features)
+    return Layer(name, shape, module.weight.dtype, lambda: quantized_models.layer_weight(model, name))
+
+
+def save_model(model: Any, path: Path, *, step: Callable[[int, int], None] = lambda done, total: None) -> str:
+    """Writes a MODEL such that Load Diffusion Model opens it, without this pack; says its size and what opens it."""
+    quantized_models.at_rest(model)
+    state = model.model.diffusion_model.state_dict()
+    layout = {name: (file_type(tensor).dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+    marked = [name for name in layout if name.endswith(".comfy_quant")]
+    configs = {name.removesuffix(".comfy_quant"): json.loads(bytes(state[name].tolist())) for name in marked}
+    del state
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for done, (name, tensor) in enumerate(quantized_models.stored_tensors(model)):
+            step(done, len(layout))
+            yield name, file_type(tensor)
+
+    metadata = {**quantized_models.model_metadata(model), **quantization_metadata(configs)}
+    size = write_tensors(path, layout, tensors(), metadata)
+    formats = sorted({config["format"] for config in configs.values()})
+    lines = [f"{size / 1e6:.1f} MB, {len(marked)} quantized layers{' of ' * bool(formats)}{', '.join(formats)}"]
+    missing = [name for name in formats if name not in quantized_layers.native_formats()]
+    if missing:
+        lines.append(f"Note: this ComfyUI does not load {', '.join(missing)} yet, a newer one does.")
+    if any(name.endswith(".pre_quant_scale") for name in layout):
+        lines.append("Note: smoothed layers need a ComfyUI that reads pre_quant_scale; others give a wrong picture.")
+    return "\n".join(lines)
+
+
+def load_model(path: Path) -> Any:
+    """A MODEL of a file that Save Model wrote, int8 included, whatever this ComfyUI's own loader reads."""
+    return quantized_layers.load_model(str(path), _MATH)

@@ -1,0 +1,261 @@
+"""Quantized MODELs in ComfyUI: its own loader opens their files, LoRAs work on them, sources stay as they were."""
+
+import json
+
+import pytest
+from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+
+from tokenreel.nodes.compressing import QuantizeModel, SaveModel
+
+SCRIPT = """
+import json, logging, sys
+from pathlib import Path
+import comfy.options
+comfy.options.enable_args_parsing(False)
+from comfy.cli_args import args
+args.cpu = args.use_pytorch_cross_attention = True
+import torch
+torch.set_num_threads(1)
+import comfy.model_patcher, comfy.sample, comfy.sd, comfy.supported_models as known
+from tokenreel.host import files
+from tokenreel.host.probing import Sampling
+from tokenreel.models.quantization import QuantizationSettings
+from tokenreel.nodes import quantized_model_steps as steps
+from tokenreel.nodes.compressing import QuantizeModel, SaveModel
+
+CPU, FOLDER = torch.device("cpu"), Path(sys.argv[1])
+CLASSES = {  # of sizes that ComfyUI's loader finds in a file
+    "wan": (known.WAN21_T2V, 16, (2, 6, 8), dict(image_model="wan2.1", model_type="t2v", num_layers=2, dim=256,
+        num_heads=2, ffn_dim=512, in_dim=16, out_dim=16)),
+    "ltxv": (known.LTXV, 128, (2, 3, 4), dict(image_model="ltxv", num_layers=2, attention_head_dim=8,
+        cross_attention_dim=256)),
+}
+
+def build(kind):
+    class_of, _, _, config = CLASSES[kind]
+    made = class_of(dict(config))
+    made.set_inference_dtype(torch.float32, None)
+    model = made.get_model({}, device=CPU)
+    chance = torch.Generator().manual_seed(1)
+    for name, weight in model.diffusion_model.named_parameters():
+        spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
+        level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
+        weight.data = level + spread * torch.randn(weight.shape, generator=chance)
+    model.diffusion_model.requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+
+def conditions(kind):
+    more = dict(attention_mask=torch.ones(1, 5, dtype=torch.long), frame_rate=25) if kind == "ltxv" else {}
+    return [[torch.randn(1, 5, 4096, generator=torch.Generator().manual_seed(2)), more]]
+
+def sampling(kind):
+    _, channels, size, _ = CLASSES[kind]
+    latent = {"samples": torch.zeros(1, channels, *size)}
+    return Sampling(conditions(kind), conditions(kind), latent, 1, 2, 1.0, "euler", "simple")
+
+def sample(model, kind):
+    return sampling(kind).run(model, lambda: None).latents[0]
+
+def off(made, true):
+    return float((made - true).norm() / true.norm())
+
+def lora(model):
+    chance, patches = torch.Generator().manual_seed(3), {}
+    for name, module in model.model.diffusion_model.named_modules():
+        if type(module).__name__ == "Linear" and "blocks." in name:
+            N, K = module.out_features, module.in_features
+            both = torch.randn(N, 4, generator=chance), torch.randn(4, K, generator=chance)
+            patches[f"diffusion_model.{name}.weight"] = ("diff", (0.05 * both[0] @ both[1] / K ** 0.5,))
+    return patches
+
+def difference(one, two):
+    return [name for name in one if not torch.equal(one[name], two[name])] + sorted(set(one) ^ set(two))
+"""
+
+FORMATS = """
+seen = {}
+for kind in CLASSES:
+    source = build(kind)
+    true = sample(source, kind)
+    weights = {name: each.clone() for name, each in source.model.state_dict().items()}
+    for format in ("int8", "fp8", "mxfp8", "nvfp4"):
+        made, report = steps.quantize_model(source, QuantizationSettings(format))
+        out, path = sample(made, kind), FOLDER / f"{kind}_{format}.safetensors"
+        said = steps.save_model(made, path)
+        told = seen[f"{kind} {format}"] = {"error": off(out, true), "layers": report.error, "said": said,
+            "counts": report.counts(), "bytes": [report.nbytes, path.stat().st_size, made.model_size()]}
+        told["ours"] = off(sample(steps.load_model(path), kind), out)
+        if format != "int8" or "int8_tensorwise" in comfy.ops.QUANT_ALGOS:
+            told["core"] = off(sample(comfy.sd.load_diffusion_model(str(path)), kind), out)
+    seen[f"{kind} source"] = [difference(weights, source.model.state_dict()), off(sample(source, kind), true)]
+print(json.dumps(seen))
+"""
+
+LORAS = """
+seen = {}
+for kind in CLASSES:
+    source = build(kind)
+    plain = sample(source, kind)
+    with_lora = source.clone()
+    with_lora.add_patches(lora(source), 1.0)
+    true = sample(with_lora, kind)
+    for format in ("int8", "fp8"):
+        before, _ = steps.quantize_model(with_lora, QuantizationSettings(format))
+        made, _ = steps.quantize_model(source, QuantizationSettings(format))
+        none = sample(made, kind)
+        after = made.clone()
+        patched = len(after.add_patches(lora(source), 1.0))
+        out, path = sample(after, kind), FOLDER / "lora.safetensors"
+        told = seen[f"{kind} {format}"] = {"lora": off(true, plain), "before": off(sample(before, kind), true),
+            "after": off(out, true), "none": off(none, plain), "patched": patched}
+        steps.save_model(after, path)
+        told["again"] = [off(sample(made, kind), none), off(sample(after, kind), out), off(sample(source, kind), plain),
+            off(sample(with_lora, kind), true), off(sample(steps.load_model(path), kind), out)]
+print(json.dumps(seen))
+"""
+
+NODES = """
+source = build("wan")
+seen, given = {}, [conditions("wan"), conditions("wan"), {"samples": torch.zeros(1, 16, 2, 6, 8)}, 2, 1.0]
+made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, "blocks.0., ffn.2", *given).args
+names = [n for n, each in made.model.diffusion_model.named_modules() if hasattr(each, "quant_format")]
+seen["int8"] = [names, text, list(plot.shape)]
+steps.save_model(made, FOLDER / "smooth.safetensors")
+seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors"), "wan"), sample(made, "wan")),
+    sum(name.endswith("pre_quant_scale") for name in made.model.diffusion_model.state_dict())]
+made, text, _ = QuantizeModel.execute(source, "mixed", 0.6, 0.0, False, "").args
+seen["mixed"] = text
+with files.session(output_dir=FOLDER):
+    name, said = SaveModel.execute(made, "models/small").args
+    path = Path(files.output_dir(), name)
+    seen["saved"] = off(sample(comfy.sd.load_diffusion_model(str(path)), "wan"), sample(made, "wan"))
+for wrong in ((made, "int8"), ("no model", "int8")):
+    try:
+        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, "")
+    except (ValueError, TypeError) as error:
+        seen.setdefault("refused", []).append(str(error))
+print(json.dumps(seen))
+"""
+
+KITCHEN = """
+import comfy_kitchen as kitchen
+from tokenreel.models.quantized_formats import quantize_weight
+torch.manual_seed(0)
+weight = torch.randn(160, 512)
+weight[3] *= 20
+weight[5] = 0
+weight[7, 32:64] = 0
+def same(one, other):
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+ours = {kind: quantize_weight(weight, kind) for kind in ("fp8", "mxfp8", "nvfp4")}
+held = {kind: each.tensors for kind, each in ours.items()}
+large = weight.abs().amax()
+made = [same(kitchen.quantize_per_tensor_fp8(weight, large / 448), held["fp8"]["weight"])]
+values, scales = kitchen.quantize_mxfp8(weight)
+made += [same(values, held["mxfp8"]["weight"]), same(scales, held["mxfp8"]["weight_scale"])]
+made.append(torch.equal(kitchen.dequantize_mxfp8(values, scales, torch.float32), ours["mxfp8"].dequantize()))
+values, scales = kitchen.quantize_nvfp4(weight, large / (448 * 6))
+made += [same(values, held["nvfp4"]["weight"]), same(scales, held["nvfp4"]["weight_scale"])]
+made.append(torch.equal(kitchen.dequantize_nvfp4(values, large / (448 * 6), scales, torch.float32),
+    ours["nvfp4"].dequantize()))
+print(json.dumps(made))
+"""
+
+
+ERRORS = {"int8": 0.009, "fp8": 0.028, "mxfp8": 0.03, "nvfp4": 0.11}
+
+
+def run(script, folder):
+    return json.loads(run_in_comfyui(LOAD_CHECKOUT + SCRIPT + script, str(folder)).splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    return run(FORMATS, tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory):
+    return run(LORAS, tmp_path_factory.mktemp("loras"))
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    return run(NODES, tmp_path_factory.mktemp("nodes"))
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+@pytest.mark.parametrize("kind", ["wan", "ltxv"])
+class TestFormats:
+    @pytest.mark.parametrize("name", ["fp8", "mxfp8", "nvfp4"])
+    def test_comfyui_opens_the_file_and_gives_the_same(self, formats, kind, name):
+        assert formats[f"{kind} {name}"]["core"] == 0.0
+
+    @pytest.mark.parametrize("name", ERRORS)
+    def test_all_linear_layers_of_the_blocks_lose_little(self, formats, kind, name):
+        told = formats[f"{kind} {name}"]
+        assert told["counts"] == {name: 20} and told["ours"] == 0.0
+        assert 0 < told["error"] < told["layers"] < ERRORS[name]
+
+    @pytest.mark.parametrize("name", ERRORS)
+    def test_it_is_as_small_as_said(self, formats, kind, name):
+        said, written, held = formats[f"{kind} {name}"]["bytes"]
+        assert said <= written <= said + 20_000 and held == pytest.approx(said, rel=0.01)
+
+    def test_int8_says_who_opens_it(self, formats, kind):
+        told = formats[f"{kind} int8"]
+        assert "core" in told or "does not load int8_tensorwise yet" in told["said"]
+        assert "Note" not in formats[f"{kind} fp8"]["said"]
+
+    def test_the_source_stays(self, formats, kind):
+        assert formats[f"{kind} source"] == [[], 0.0]
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+@pytest.mark.parametrize("kind", ["wan", "ltxv"])
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+class TestLoras:
+    def test_before_and_after(self, loras, kind, name):
+        told = loras[f"{kind} {name}"]
+        assert told["patched"] == 20 and told["lora"] > 1.9 * told["none"]
+        assert told["before"] < 1.2 * told["none"]
+        assert told["after"] < 2.2 * told["none"]  # rounded a second time, at random
+
+    def test_each_model_keeps_its_own(self, loras, kind, name):
+        assert loras[f"{kind} {name}"]["again"] == [0.0] * 5
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+class TestNodes:
+    def test_layers_to_keep_and_measured_errors(self, nodes):
+        names, text, shape = nodes["int8"]
+        assert len(names) == 9 and all(name.startswith("blocks.1.") and name != "blocks.1.ffn.2" for name in names)
+        assert "what the layers give, on recorded inputs" in text and "sampled with it, the latents differ by" in text
+        assert shape[0] == 1 and shape[3] == 3
+
+    def test_smoothing_is_saved(self, nodes):
+        difference, layers = nodes["smooth"]
+        assert difference == 0.0 and layers > 0
+
+    def test_mixed_and_saved(self, nodes):
+        assert "the weights alone" in nodes["mixed"] and nodes["saved"] == 0.0
+
+    def test_refused(self, nodes):
+        assert "quantized already" in nodes["refused"][0] and "Invalid MODEL (str)" in nodes["refused"][1]
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+def test_the_same_bits_as_comfy_kitchen(tmp_path):
+    assert run(KITCHEN, tmp_path) == [True] * 7
+
+
+class TestSchemas:
+    @pytest.mark.parametrize("node", [QuantizeModel, SaveModel])
+    def test_all_is_explained(self, node):
+        schema = node.define_schema()
+        assert schema.description and schema.search_aliases and schema.is_output_node
+        assert all(each.tooltip for each in (*schema.inputs, *schema.outputs))
