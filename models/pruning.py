@@ -129,9 +129,11 @@ def shortened(shortcuts: Sequence[Shortcut], given: Streams) -> Streams:
     return tuple(shortcut(stream) for shortcut, stream in zip(shortcuts, given, strict=False)) + tuple(rest)
 
 
-def plan_depth(calibration: Calibration, settings: DepthSettings) -> DepthPlan:
+def plan_depth(calibration: Calibration, settings: DepthSettings, judge: Calibration | None = None) -> DepthPlan:
     """Which blocks to leave out, and what stands in for them, as measured on the calibration's inputs.
 
+    judge: the same model on other inputs, on which it is then measured what shortcuts are worth that were fitted to the
+    first; on those they were fitted to they do better than they are.
     Takes as many runs over the inputs as there are blocks where the output is the measure, a few otherwise, and with
     `greedy` as many again for each block that is left out.
     """
@@ -140,14 +142,14 @@ def plan_depth(calibration: Calibration, settings: DepthSettings) -> DepthPlan:
     worth: dict[int, float] = {}
     while len(chosen) < count:
         rest = [number for number in candidates if number not in chosen]
-        measured = measure_blocks(calibration, settings, rest, chosen)
+        measured = measure_blocks(calibration, settings, rest, chosen, judge)
         worth = worth or {number: each.cost for number, each in measured.items()}
         least = sorted(rest, key=lambda number: measured[number].cost)[: 1 if settings.greedy else count]
         for number in sorted(least):
             # behind what is left out already, as tokens will come to it
             fitted = {number: ()} if measured[number].plain else fit_blocks(calibration, settings, [number], chosen)
             chosen |= fitted
-    return judged(calibration, DepthPlan(calibration.blocks, chosen, worth))
+    return judged(judge or calibration, DepthPlan(calibration.blocks, chosen, worth))
 
 
 def judged(calibration: Calibration, plan: DepthPlan) -> DepthPlan:
@@ -170,8 +172,10 @@ def measure_blocks(
     settings: DepthSettings,
     numbers: Sequence[int],
     chosen: Mapping[int, tuple[Shortcut, ...]],
+    judge: Calibration | None = None,
 ) -> dict[int, Worth]:
-    """What each of these blocks is worth where `chosen` are left out."""
+    """What each of these blocks is worth where `chosen` are left out; `judge` as of `plan_depth`."""
+    judge = judge or calibration
     if settings.measure != "output":
         watch = _Watch(DepthPlan(calibration.blocks, chosen), numbers)
         calibration.cost(watch)
@@ -181,7 +185,7 @@ def measure_blocks(
     for number in numbers:
         tried = {False: shortcuts[number]} | ({True: ()} if settings.plain and any(shortcuts[number]) else {})
         costs = (
-            Worth(calibration.cost(DepthPlan(calibration.blocks, {**chosen, number: each})), plain)
+            Worth(judge.cost(DepthPlan(calibration.blocks, {**chosen, number: each})), plain)
             for plain, each in tried.items()
         )
         found[number] = min(costs)

@@ -41,16 +41,16 @@ def _widgets() -> list[Any]:
             "seed",
             default=0,
             min=0,
-            max=0xFFFFFFFFFFFFFFFE,
+            max=0xFFFFFFFFFFFFFFFD,
             control_after_generate=True,
-            tooltip="Measured with the noise of this number, reported with that of the next.",
+            tooltip="Fitted to the noise of this number, chosen by that of the next, reported with the one after.",
         ),
         io.Int.Input(
             "steps",
             default=4,
             min=1,
             max=100,
-            tooltip="The whole way from noise to picture in so few steps, twice. More measure better and take longer.",
+            tooltip="The whole way from noise to picture in so few steps, three times. More say more, and take longer.",
         ),
     ]
 
@@ -147,7 +147,7 @@ class PruneModel(io.ComfyNode):
         end_percent: float,
     ) -> io.NodeOutput:
         given = (steps, 1.0, "euler", "simple")
-        samplings = [Sampling(positive, positive, latent_image, each, *given) for each in (seed, seed + 1)]
+        samplings = [Sampling(positive, positive, latent_image, each, *given) for each in range(seed, seed + 3)]
         if parts == PARTS[1]:
             made, report = narrow_model(model, samplings, share)
         else:
@@ -161,11 +161,11 @@ class PruneModel(io.ComfyNode):
 def leave_out_blocks(
     model: Any, samplings: list[Sampling], settings: DepthSettings, percents: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[Any, PruneReport]:
-    """The MODEL patched, measured on the first sampling, reported on the last."""
+    """The MODEL patched: fitted to the first sampling, chosen by the one in the middle, reported on the last."""
 
     def work(calls: list[ModelCalls]) -> PruneReport:
         nonlocal plan
-        plan = judged(calls[-1], plan_depth(calls[0], settings))
+        plan = judged(calls[-1], plan_depth(calls[0], settings, calls[len(calls) // 2]))
         left_out, added = plan.parameters
         whole, held = calls[-1].sizes
         numbers = ", ".join(map(str, plan.left_out)) or "none"

@@ -200,6 +200,15 @@ class TestChoice:
         plan = plan_depth(layers(chance), DepthSettings(0.0))
         assert plan.left_out == () and plan.cost == (0.0, 0.0, 0.0)
 
+    def test_what_shortcuts_are_worth_is_measured_on_other_inputs(self, chance):
+        model, other = layers(chance), layers(chance)
+        other.added = model.added
+        other.wanted = [other.run(lambda number, given, block: block(), each) for each in other.tokens]
+        settings = DepthSettings(0.4, rank=6)
+        plan = plan_depth(model, settings, other)
+        assert other.runs == 5 + 3 and plan.cost[2] == other.cost(plan)
+        assert set(plan.worth.values()).isdisjoint(plan_depth(model, settings).worth.values())
+
     def test_a_plan_is_judged_on_other_inputs(self, chance):
         made_on, judged_on = layers(chance), layers(chance)
         judged_on.added = made_on.added

@@ -1,0 +1,121 @@
+"""Blocks left out of our generators: bits of a token by which blocks, and by what stands in their place.
+
+Which blocks go and what stands for them is decided on the clips of one folder, and told on those of another. Beside the
+blocks that are worth least as measured go the last ones, and some drawn by chance; each with nothing in its place, and
+with what is fitted to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models.block_shortcuts import Correction
+from ..models.checkpoint import GENERATORS, load_generator, load_tokenizer
+from ..models.generator import TokenGenerator
+from ..models.pruning import DepthPlan, DepthSettings, GeneratorCalibration, fit_blocks, plan_depth
+from ..models.token_filling import CONTEXT
+from ..models.token_guess import guess
+from .generation_between import GAP
+from .generation_clips import CodedClip, Pictures, Tell, coded_clips
+from .generation_quality import SIDES, spread
+from .threads import one_thread
+from .tokens import clips_in
+
+SHARE = 0.2  # of the blocks; one of six, one of four
+DRAWS = 6  # sets of blocks by chance, or all there are
+RUNS = 2  # of a clip, for each task
+FRAMES = 26  # of a clip
+WHICH = ("chosen", "random", "last")
+_FORMS: dict[str, Correction] = {"plain": "none", "corrected": "low-rank"}
+
+Inputs = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def measure_depth(
+    calibration: str, clips: str, tell: Tell, *, limit: int | None = None, names: Sequence[str] = GENERATORS
+) -> dict[str, Any]:
+    """By generator: bits of a token whole, and what is lost by blocks that are chosen, by chance, and last.
+
+    calibration, clips: folders; the first `limit` clips of each. ValueError for a folder without clips.
+    """
+    with one_thread():
+        fitted, judged = (asked_of(clips_in(each)[:limit]) for each in (calibration, clips))
+        found: dict[str, Any] = {"share": SHARE, "clips": [len(fitted), len(judged)]}
+        with torch.inference_mode():
+            for name in names:
+                found[name] = compared(load_generator(name), fitted, judged)
+                for form in _FORMS:
+                    said = ", ".join(f"{which} {found[name][form][which]:+.3f}" for which in WHICH)
+                    tell(f"  {name}, {form}: bits lost by blocks {said}")
+    return found
+
+
+def asked_of(paths: Sequence[Path]) -> list[Inputs]:
+    """Of each clip, tokens of which some frames are asked for: the next one, and those between two."""
+    made: list[Inputs] = []
+    image = load_tokenizer().image
+    for clip in coded_clips(paths, Pictures(image), [], side=SIDES[0], frames=FRAMES):
+        made.append([])
+        for tokens, known in _runs(clip):
+            with torch.inference_mode():
+                guessed = guess(image, torch.where(known, tokens, 0), known)
+            made[-1].append((tokens[None], known[None], guessed[None]))
+    return made
+
+
+def _flat(clips: Sequence[Inputs]) -> Inputs:
+    return [each for inputs in clips for each in inputs]
+
+
+def _runs(clip: CodedClip) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    found = []
+    for at in spread(range(CONTEXT, len(clip.tokens)), RUNS):
+        run = clip.tokens[at - CONTEXT : at + 1]
+        found.append((run, torch.arange(len(run)) < len(run) - 1))
+    for at in spread(range(0, len(clip.tokens) - GAP, GAP), RUNS):
+        run = clip.tokens[at : at + GAP + 1]
+        found.append((run, torch.arange(len(run)) % GAP == 0))
+    return [(run, known[:, None, None].expand(run.shape)) for run, known in found]
+
+
+def compared(net: TokenGenerator, fitted: Sequence[Inputs], judged: Sequence[Inputs]) -> dict[str, Any]:
+    """Bits lost by which blocks, and what stands for them; `either`: with shortcuts only where they do better.
+
+    Shortcuts are fitted to one half of the clips, blocks are chosen by the other; all is told of clips apart.
+    """
+    first, second = (GeneratorCalibration(net, _flat(fitted[part::2])) for part in (0, 1))
+    judge, blocks = GeneratorCalibration(net, _flat(judged)), first.blocks
+    count, whole = DepthSettings(SHARE).count(blocks), judge.cost(DepthPlan(blocks, {}))
+    others = {"random": drawn(blocks, count), "last": [tuple(range(blocks - count, blocks))]}
+    found: dict[str, Any] = {"blocks": blocks, "bits": whole}
+    for form, correction in _FORMS.items():
+        plan = plan_depth(first, DepthSettings(SHARE, correction=correction), second)
+        loss = {"chosen": judge.cost(plan) - whole}
+        for which, sets in others.items():
+            losses = [judge.cost(_plan(first, numbers, correction)) - whole for numbers in sets]
+            loss[which] = sum(losses) / len(losses)
+        worth = [plan.worth[number] for number in range(blocks)]
+        found[form] = {"left_out": list(plan.left_out), "worth": worth, "parameters": list(plan.parameters)} | loss
+    plan = plan_depth(first, DepthSettings(SHARE, plain=True), second)
+    forms = [each[0].form if each else "none" for each in plan.shortcuts.values()]
+    either = {"left_out": list(plan.left_out), "forms": forms, "chosen": judge.cost(plan) - whole}
+    return found | {"either": either}
+
+
+def drawn(blocks: int, count: int) -> list[tuple[int, ...]]:
+    """Sets of so many blocks by chance, the same each time."""
+    every = list(itertools.combinations(range(blocks), count))
+    return every if len(every) <= DRAWS else random.Random(0).sample(every, DRAWS)
+
+
+def _plan(calibration: GeneratorCalibration, numbers: Sequence[int], correction: Any) -> DepthPlan:
+    settings, made = DepthSettings(correction=correction), {}
+    for number in numbers:
+        made |= fit_blocks(calibration, settings, [number], made)
+    return DepthPlan(calibration.blocks, made)
