@@ -16,6 +16,7 @@ import torch
 
 _LAYOUT = "TokenReelInt8Layout"
 _INT8 = "int8_tensorwise"  # what files call it
+_PARTS = ("weight", "weight_scale", "pre_quant_scale", "bias", "comfy_quant")
 _PACKING_PAYS = 256  # tokens from which on a weight is packed for the product, on a CPU
 
 
@@ -97,90 +98,96 @@ def _layer_class(dtype: torch.dtype, math: Int8Math | None) -> Any:
     }
     cannot = {name for name, asked in can.items() if asked is None or not asked(None)}
     base = comfy.ops.mixed_precision_ops({}, dtype, disabled=cannot).Linear
-    return base if math is None else _int8_class(base, math)
-
-
-def _int8_class(base: Any, math: Int8Math) -> Any:
-    import comfy.ops
-    from comfy.quant_ops import QuantizedTensor, get_layout_class
-
+    if math is None:
+        return base
     register_layout(math)
+    return type("Int8Linear", (_Int8, base), {"math": math})
 
-    class Int8Linear(base):
-        """A linear layer whose weight is int8; one whose file says something else is ComfyUI's."""
 
-        weight: Any
+class _Int8:
+    """What makes ComfyUI's linear layer one of int8; where a file says something else, it stays ComfyUI's."""
 
-        def fill(self, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
-            self.quant_format, self.layout_type = config["format"], _LAYOUT
-            self.int8_config = config
-            params = get_layout_class(_LAYOUT).Params(
-                scale=state["weight_scale"],
-                orig_dtype=self.factory_kwargs["dtype"],
-                orig_shape=(self.out_features, self.in_features),
-                rotated=bool(config.get("convrot")),
-                smoothing=state.get("pre_quant_scale"),
-            )
-            self.weight = torch.nn.Parameter(QuantizedTensor(state["weight"], _LAYOUT, params), requires_grad=False)
-            if "bias" in state:
-                self.bias = torch.nn.Parameter(state["bias"].to(self.factory_kwargs["dtype"]), requires_grad=False)
+    math: Int8Math
+    weight: Any
+    bias: Any
+    factory_kwargs: dict[str, Any]
+    in_features: int
+    out_features: int
+    layout_type: str | None = None
 
-        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-            marked = state.get(f"{prefix}comfy_quant")
-            config = {} if marked is None else json.loads(bytes(marked.tolist()))
-            if config.get("format") != _INT8:
-                super()._load_from_state_dict(state, prefix, *args)
-                return
-            own = ("weight", "weight_scale", "pre_quant_scale", "bias", "comfy_quant")
-            given = {name: state.pop(prefix + name) for name in own if prefix + name in state}
-            if not {"weight", "weight_scale"} <= given.keys():
-                raise ValueError(f"Missing scales of layer {prefix.rstrip('.')}. Save the model again.")
-            self.fill(given, config)
+    def fill(self, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        """Takes the tensors that a file holds of it, and what it says of them."""
+        from comfy.quant_ops import QuantizedTensor, get_layout_class
 
-        def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            if getattr(self, "layout_type", None) != _LAYOUT:
-                return super().forward(input, *args, **kwargs)
-            getattr(comfy.ops, "run_every_op", lambda: None)()
-            weight, bias, stream = comfy.ops.cast_bias_weight(
-                self, device=input.device, dtype=self.weight.dtype, bias_dtype=input.dtype, offloadable=True
-            )
-            try:
-                if not isinstance(weight, QuantizedTensor):  # with a LoRA that is added as the layer runs
-                    return torch.nn.functional.linear(input, weight.to(input.dtype), bias)
-                held, params = weight._qdata, weight._params
-                if held.device.type == "cpu" and input.numel() >= _PACKING_PAYS * self.in_features and math.packs():
-                    held = math.pack(held)
-                options = {"rotated": params.rotated, "smoothing": params.smoothing}
-                return math.multiply(input, held, params.scale, bias, **options)
-            finally:
-                comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+        self.quant_format, self.layout_type, self.int8_config = config["format"], _LAYOUT, config
+        params = get_layout_class(_LAYOUT).Params(
+            scale=state["weight_scale"],
+            orig_dtype=self.factory_kwargs["dtype"],
+            orig_shape=(self.out_features, self.in_features),
+            rotated=bool(config.get("convrot")),
+            smoothing=state.get("pre_quant_scale"),
+        )
+        self.weight = torch.nn.Parameter(QuantizedTensor(state["weight"], _LAYOUT, params), requires_grad=False)
+        if "bias" in state:
+            self.bias = torch.nn.Parameter(state["bias"].to(self.factory_kwargs["dtype"]), requires_grad=False)
 
-        def set_weight(
-            self, weight: Any, inplace_update: bool = False, seed: Any = None, return_weight: bool = False, **_: Any
-        ) -> Any:
-            """A LoRA was added to what `convert_weight` gave: turned and smoothed as before."""
-            if getattr(self, "layout_type", None) != _LAYOUT:
-                return super().set_weight(weight, inplace_update, seed, return_weight, **_)
-            params = self.weight._params
-            rounded = QuantizedTensor.from_float(
-                weight, _LAYOUT, rotated=params.rotated, smoothing=params.smoothing, orig_dtype=params.orig_dtype
-            )
-            if return_weight:
-                return rounded
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        marked = state.get(f"{prefix}comfy_quant")
+        config = {} if marked is None else json.loads(bytes(marked.tolist()))
+        if config.get("format") != _INT8:
+            super()._load_from_state_dict(state, prefix, *args)  # type: ignore[misc]
+            return
+        given = {name: state.pop(prefix + name) for name in _PARTS if prefix + name in state}
+        if not {"weight", "weight_scale"} <= given.keys():
+            raise ValueError(f"Missing scales of layer {prefix.rstrip('.')}. Save the model again.")
+        self.fill(given, config)
+
+    def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.layout_type != _LAYOUT:
+            return super().forward(input, *args, **kwargs)  # type: ignore[misc]
+        import comfy.ops
+        from comfy.quant_ops import QuantizedTensor
+
+        getattr(comfy.ops, "run_every_op", lambda: None)()  # ComfyUI's cancel
+        weight, bias, stream = comfy.ops.cast_bias_weight(
+            self, device=input.device, dtype=self.weight.dtype, bias_dtype=input.dtype, offloadable=True
+        )
+        try:
+            if not isinstance(weight, QuantizedTensor):  # with a LoRA that is added as the layer runs
+                return torch.nn.functional.linear(input, weight.to(input.dtype), bias)
+            held, params = weight._qdata, weight._params
+            many = input.numel() >= _PACKING_PAYS * self.in_features
+            if held.device.type == "cpu" and many and self.math.packs():
+                held = self.math.pack(held)
+            options = {"rotated": params.rotated, "smoothing": params.smoothing}
+            return self.math.multiply(input, held, params.scale, bias, **options)
+        finally:
+            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+
+    def set_weight(
+        self, weight: Any, inplace_update: bool = False, seed: Any = None, return_weight: bool = False, **_: Any
+    ) -> Any:
+        """A LoRA was added to what `convert_weight` gave: turned and smoothed as before."""
+        if self.layout_type != _LAYOUT:
+            return super().set_weight(weight, inplace_update, seed, return_weight, **_)  # type: ignore[misc]
+        from comfy.quant_ops import QuantizedTensor
+
+        old = self.weight._params
+        options = {"rotated": old.rotated, "smoothing": old.smoothing, "orig_dtype": old.orig_dtype}
+        rounded = QuantizedTensor.from_float(weight, _LAYOUT, **options)
+        if not return_weight:
             self.weight = torch.nn.Parameter(rounded, requires_grad=False)
-            return None
+        return rounded if return_weight else None
 
-        def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any) -> Any:
-            state = super().state_dict(*args, destination=destination, prefix=prefix, **kwargs)
-            if getattr(self, "layout_type", None) != _LAYOUT:
-                return state
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any) -> Any:
+        state = super().state_dict(*args, destination=destination, prefix=prefix, **kwargs)  # type: ignore[misc]
+        if self.layout_type == _LAYOUT:
             text = json.dumps(self.int8_config).encode()
             state[f"{prefix}comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
-            if isinstance(self.weight, QuantizedTensor) and self.weight._params.smoothing is not None:
-                state[f"{prefix}pre_quant_scale"] = self.weight._params.smoothing
-            return state
-
-    return Int8Linear
+            smoothing = getattr(getattr(self.weight, "_params", None), "smoothing", None)
+            if smoothing is not None:
+                state[f"{prefix}pre_quant_scale"] = smoothing
+        return state
 
 
 def register_layout(math: Int8Math) -> None:

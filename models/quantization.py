@@ -115,7 +115,7 @@ def plan(
         least = other_bytes + sum(min(each.nbytes for each in some) for some in choices.values())
         if least > total * settings.size:
             raise ValueError(
-                f"Invalid size {settings.size:.1%}: with the fewest bits in all layers that may be quantized this model "
+                f"Invalid size {settings.size:.1%}: with the fewest bits in all layers that may have fewer, this model "
                 f"keeps {math.ceil(1000 * least / total) / 10:.1f}%. Ask for that or more."
             )
         made = choose(choices, most_bytes=int(total * settings.size) - other_bytes)

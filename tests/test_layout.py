@@ -75,6 +75,7 @@ COMFYUI = {
     "comfy_api_nodes",
     "comfy_execution",
     "comfy_extras",
+    "comfy_kitchen",
     "comfyui_version",
     "folder_paths",
     "server",
