@@ -76,8 +76,8 @@ def patch_model(
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, hooks.sample)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, hooks.predict)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, hooks.forward)
+    options[_OVERRIDE] = _chained(key, options.get(_OVERRIDE), asked_first)
     if not blocks:
-        options[_OVERRIDE] = _chained(key, options.get(_OVERRIDE), asked_first)
         return patched
     before = options.get("patches_replace", {}).get("dit", {})
     for number, (name, index) in enumerate(_replaceable(model.model.diffusion_model)):

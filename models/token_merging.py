@@ -1,10 +1,10 @@
-"""Tokens of other people's video models that say what the frame before said: one stands for all of them.
+"""Tokens of other people's video models that say nearly the same: one stands for several of them.
 
-A token is compared with the last one kept at its place, frame by frame, so that finding what is redundant takes no more
-than looking at every token once. keys: queries stay, keys and values of redundant tokens are left out, and the token
-that stands for m of them weighs as much as m (its logarithm is added to the scores; after asymmetric reduction, Sun et
-al., ICML 2025, arXiv 2412.11706, and token merging, Bolya and Hoffman, 2023, arXiv 2303.17604). blocks: whole blocks of
-the model see only the tokens that are kept, and what a block changed in one is added to all that it stands for.
+keys: queries stay, keys of redundant tokens are left out, and the one that stands for m has the mean of their values
+and weighs as much as m (its logarithm is added to the scores; after asymmetric reduction, Sun et al., ICML 2025, arXiv
+2412.11706, and token merging, Bolya and Hoffman, 2023, arXiv 2303.17604). blocks: whole blocks of the model see only
+the means, in their attention, too, they weigh as much as they stand for, and what a block changed in one is added to
+all of these. `token_matching` tells which tokens are merged into which.
 
 The first frame, every frame that begins a stretch of `refresh`, tokens where guidance has most to say, and everything
 outside of the video's grid are always kept. Where nothing is redundant the result is the same, bit for bit.
@@ -12,7 +12,7 @@ outside of the video's grid are always kept. Where nothing is redundant the resu
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .attention import Grid
 from .attention_calls import MERGED, AttentionCall, Forward, Gate, Kept, Place, Run, room_for_weights
+from .token_matching import MOST, Merged, match_tokens, merge_alike
 
 MergeMode = Literal["keys", "blocks"]
 MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
@@ -30,7 +31,7 @@ _BOUNDARIES = ("modulation_dims", "modulation_dims_img")  # the first frame ends
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """At most `ratio` of the video's tokens are left out, in [0, 0.9]: those that are at least `threshold` alike.
+    """At most `ratio` of the video's tokens are left out, in [0, 0.75]: those that are at least `threshold` alike.
 
     `threshold` is a cosine in [-1, 1]. `refresh`: one frame in so many is kept whole, 0: only the first one. `protect`:
     share of tokens that are kept for what guidance changes there, in [0, 1].
@@ -45,9 +46,9 @@ class MergeSettings:
     def __post_init__(self) -> None:
         if self.mode not in MERGE_MODES:
             raise ValueError(f"Unknown mode {self.mode!r}. Supported are {', '.join(MERGE_MODES)}.")
-        if not 0 <= self.ratio <= 0.9 or not -1 <= self.threshold <= 1:
+        if not 0 <= self.ratio <= MOST or not -1 <= self.threshold <= 1:
             raise ValueError(
-                f"Invalid ratio {self.ratio} or threshold {self.threshold}. They are in [0, 0.9] and in [-1, 1]."
+                f"Invalid ratio {self.ratio} or threshold {self.threshold}. They are in [0, {MOST}] and in [-1, 1]."
             )
         if self.refresh < 0 or not 0 <= self.protect <= 1:
             raise ValueError(
@@ -55,53 +56,15 @@ class MergeSettings:
             )
 
 
-class Merged(NamedTuple):
-    """`kept` `[K]`: numbers of tokens in their order. `stands` `[N]`: where in `kept` the one is that stands for each.
-
-    `counts` `[K]`: for how many a token stands, with itself.
-    """
-
-    kept: Tensor
-    stands: Tensor
-    counts: Tensor
-
-
 def find_redundant(features: Tensor, grid: Grid, settings: MergeSettings, important: Tensor | None = None) -> Merged:
     """Which tokens of `[B, N, C]`, N = t * h * w, are redundant in all of the batch.
 
     `important` `[N]`, any numbers of at least 0: those of the largest are kept.
     """
-    t, frame = grid.t, grid.h * grid.w
-    frames = features.unflatten(1, (t, frame))
-    alike = torch.full((t, frame), -torch.inf, device=features.device)
-    last = frames[:, 0].float()
-    for number in range(1, t):
-        now = frames[:, number].float()
-        if settings.refresh and number % settings.refresh == 0:
-            last = now
-            continue
-        alike[number] = F.cosine_similarity(now, last, dim=-1).amin(0)
-        last = torch.where((alike[number] >= settings.threshold)[None, :, None], last, now)
-    alike = alike.flatten()
+    alike, into = match_tokens(features, grid, whole=settings.refresh)
     if important is not None and settings.protect:
-        count = round(settings.protect * len(alike))
-        alike[important.topk(count).indices] = -torch.inf
-    return _merged((alike >= settings.threshold) & _largest(alike, int(settings.ratio * len(alike))), grid)
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """bool of the shape of `values` `[N]`: the `count` largest"""
-    chosen = torch.zeros_like(values, dtype=torch.bool)
-    chosen[values.topk(count).indices] = True
-    return chosen
-
-
-def _merged(left_out: Tensor, grid: Grid) -> Merged:
-    kept = ~left_out
-    number = torch.arange(grid.tokens, device=left_out.device)
-    last = torch.where(kept, number, -1).unflatten(0, (grid.t, -1)).cummax(0).values.flatten()
-    stands = (kept.cumsum(0) - 1)[last]
-    return Merged(number[kept], stands, torch.bincount(stands, minlength=0))
+        alike[important.topk(round(settings.protect * len(alike))).indices] = -torch.inf
+    return merge_alike(alike, into, threshold=settings.threshold, most=int(settings.ratio * len(alike)))
 
 
 class MergeRun(Run):
@@ -141,10 +104,11 @@ class MergeRun(Run):
             return call.dense()
         self.ran_patched((len(merged.kept) + place.before + place.after) / place.tokens)
         keys = _numbers(merged, place)
-        weights = torch.zeros(len(keys), device=v.device)
-        weights[place.before : place.before + len(merged.kept)] = merged.counts.log()
+        said = v[:, keys]
+        said[:, place.before : place.before + len(merged.kept)] = merged.means(_video(v, place))
+        mask = call.key_mask()
         left = Kept(merged.kept, queries=False)
-        return call.answer(_weighted(call, q, k[:, keys], v[:, keys], weights, keys, left))
+        return _weighted(call, (q, k[:, keys], said), merged, place, left, None if mask is None else mask[:, keys])
 
     # -- blocks
 
@@ -171,11 +135,27 @@ class MergeRun(Run):
         place = Place(forward.grid, before, others - before)
         merged, left = self._merged_once(forward, x, place)
         cut = _cut(arguments, forward, place, _numbers(merged, place), left)
+        if not isinstance(cut, str):
+            video = slice(place.before, place.before + len(merged.kept))
+            cut["img"][:, video] = merged.means(_video(x, place))
         if isinstance(cut, str) or len(merged.kept) == place.grid.tokens:
             self.ran_dense(cut if isinstance(cut, str) else "no token is redundant", asked=not isinstance(cut, str))
             return original(arguments)
         self.ran_patched(cut["img"].shape[1] / place.tokens)
         return self._spread(x, cut, original, place, merged)
+
+    def attend(
+        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Tensor:
+        """What `backend(*arguments, **options)` gives, or nearly so; in blocks, tokens weigh what they stand for."""
+        if self.settings.mode == "keys":
+            return super().attend(forward, backend, arguments, options)
+        call = AttentionCall(backend, arguments, options)
+        _, merged, left = self._found or (None, None, None)
+        place = forward.place(call) if left is not None and call.model_options.get(MERGED) is left else None
+        if merged is None or left is None or not isinstance(place, Place) or call.obstacle():
+            return call.dense()
+        return _weighted(call, call.rows(), merged, place, left, call.key_mask())
 
     def _merged_once(self, forward: Forward, x: Tensor, place: Place) -> tuple[Merged, Kept]:
         """All blocks of a forward merge what its first one found redundant."""
@@ -192,14 +172,17 @@ class MergeRun(Run):
         place: Place,
         merged: Merged,
     ) -> dict[str, Any]:
-        numbers = _numbers(merged, place)
         was = cut["img"].clone()  # blocks may write into what they are given
         out = original(cut)
         changed = out["img"] - was
         count, end = len(merged.kept), place.before + place.grid.tokens
         made = x.clone()
         made[:, place.before : end] += changed[:, place.before : place.before + count][:, merged.stands]
-        made[:, numbers] = out["img"]
+        # exactly what the block gives, where a token stands for itself alone
+        alone = _numbers(merged, place)
+        single = torch.ones(len(alone), dtype=torch.bool, device=x.device)
+        single[place.before : place.before + count] = merged.counts == 1
+        made[:, alone] = torch.where(single[:, None], out["img"], made[:, alone])
         return {**out, "img": made}
 
 
@@ -215,24 +198,28 @@ def _numbers(merged: Merged, place: Place) -> Tensor:
 
 
 def _weighted(
-    call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, keys: Tensor, left: Kept
+    call: AttentionCall,
+    rows: tuple[Tensor, Tensor, Tensor],
+    merged: Merged,
+    place: Place,
+    left: Kept,
+    mask: Tensor | None,
 ) -> Tensor:
-    """Attention in which `weights` `[K]` are added to the scores of the keys; other patches are told what is `left`.
+    """Attention of `rows`, q, k and v, in which keys weigh as much as they stand for; `mask` `[1 or B, keys]`.
 
-    Kernels of few bits know few sizes of heads: ComfyUI is told to take others, without an error in each call.
+    Other patches are told what is left. Kernels of few bits know few sizes of heads: ComfyUI is told to take others,
+    without an error in each call.
     """
-    heads = call.heads
-    q, k, v = (each.unflatten(-1, (heads, -1)) for each in (q, k, v))  # [B, N, heads, d]
+    q, k, v = (each.unflatten(-1, (call.heads, -1)) for each in rows)  # [B, N, heads, d]
     d = q.shape[-1]
     q, k, v = room_for_weights(q, k, v, call.scale)
-    k[..., d] = weights.to(k.dtype)[:, None]
-    mask = call.key_mask()
-    hidden = None if mask is None else mask[:, None, keys].expand(q.shape[0], -1, -1)
+    k[:, place.before : place.before + len(merged.kept), :, d] = merged.counts.log().to(k.dtype)[:, None]
+    hidden = None if mask is None else mask[:, None].expand(q.shape[0], -1, -1)
     told: dict[str, Any] = {"low_precision_attention": False}
     if call.model_options:
         told["transformer_options"] = {**call.model_options, MERGED: left}
-    made = call.part(q.flatten(2), k.flatten(2), v.flatten(2), heads, hidden, **told)
-    return made.unflatten(-1, (heads, -1))[..., :d].flatten(2)
+    made = call.part(q.flatten(2), k.flatten(2), v.flatten(2), call.heads, hidden, **told)
+    return call.answer(made.unflatten(-1, (call.heads, -1))[..., :d].flatten(2))
 
 
 def _cut(

@@ -6,6 +6,7 @@ from ..host.api import io
 from ..host.model_patches import patch_model
 from ..models.attention_calls import Gate
 from ..models.sparse_patch import SPARSE_KINDS, WINDOW_KERNELS, SparseRun, SparseSettings
+from ..models.token_matching import MOST
 from ..models.token_merging import MERGE_MODES, MergeRun, MergeSettings
 
 
@@ -149,8 +150,8 @@ class MergeTokens(io.ComfyNode):
             node_id="TokenReel_MergeTokens",
             display_name="Merge Redundant Tokens",
             category="model/efficiency",
-            description="Lets one token stand for those of later frames that hardly differ from it. Still places cost "
-            "less, moving ones are left alone. The log says how much was merged, and what ran dense.",
+            description="Lets one token stand for those around it, in time and in space, that hardly differ from it. "
+            "Still and even places cost less. The log says how much was merged, and what ran dense.",
             search_aliases=[
                 *("token merging", "tome", "tomesd", "token reduction", "token pruning", "temporal redundancy"),
                 *("speed up wan", "speed up ltx", "speed up hunyuan", "faster video", "static background"),
@@ -168,7 +169,7 @@ class MergeTokens(io.ComfyNode):
                     "ratio",
                     default=0.5,
                     min=0.0,
-                    max=0.9,
+                    max=MOST,
                     step=0.01,
                     tooltip="At most this share of the tokens is left out. At 0 nothing changes.",
                 ),
@@ -225,6 +226,5 @@ class MergeTokens(io.ComfyNode):
             return MergeRun(settings, Gate(first, last, first_blocks, last_blocks, min_tokens))
 
         percents = (start_percent, end_percent)
-        blocks = mode == "blocks"
         # sparse attention chooses among the keys that are left, whichever of the two nodes comes first
-        return io.NodeOutput(patch_model(model, start, percents=percents, blocks=blocks, asked_first=not blocks))
+        return io.NodeOutput(patch_model(model, start, percents=percents, blocks=mode == "blocks", asked_first=True))

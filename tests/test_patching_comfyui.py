@@ -31,7 +31,7 @@ def sparse(model, percents=(0.0, 1.0), first=0, last=0, **settings):
 def merge(model, mode="keys", percents=(0.0, 1.0), **settings):
     asked = MergeSettings(mode, **{"threshold": -1.0, **settings})
     return patch_model(model, lambda a, b: started(MergeRun(asked, Gate(a, b))), percents=percents,
-                       blocks=mode == "blocks", asked_first=mode == "keys")
+                       blocks=mode == "blocks", asked_first=True)
 """
 
 BY_FAMILY = """
