@@ -17,7 +17,6 @@ import torch
 _LAYOUT = "TokenReelInt8Layout"
 _INT8 = "int8_tensorwise"  # what files call it
 _PARTS = ("weight", "weight_scale", "pre_quant_scale", "bias", "comfy_quant")
-_PACKING_PAYS = 256  # tokens from which on a weight is packed for the product, on a CPU
 
 
 def is_supported() -> bool:
@@ -34,11 +33,13 @@ def native_formats() -> tuple[str, ...]:
     return tuple(getattr(comfy.ops, "QUANT_ALGOS", ()))
 
 
-def make_layer(old: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, math: Any) -> torch.nn.Module:
+def make_layer(
+    old: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, math: Int8Math, *, packed: bool = False
+) -> torch.nn.Module:
     """A layer in place of `old`.
 
     tensors: its weight as a file holds it (models/quantized_formats.py, `file_tensors`). dtype: in which the model
-    computes.
+    computes. packed: int8 that runs on a CPU keeps its weight a second time, in the order in which that is fastest.
     """
     config = json.loads(bytes(tensors["comfy_quant"].tolist()))
     int8 = config["format"] == _INT8
@@ -47,6 +48,7 @@ def make_layer(old: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
     layer = made(old.in_features, old.out_features, bias=bias is not None, device="cpu", dtype=dtype)
     state = {**tensors} if bias is None else {**tensors, "bias": bias.detach()}
     if int8:
+        layer.keeps_packed = packed
         layer.fill(state, config)
     else:
         layer.load_state_dict(state, strict=False)
@@ -114,6 +116,8 @@ class _Int8:
     in_features: int
     out_features: int
     layout_type: str | None = None
+    keeps_packed = False
+    _packed: tuple[int, torch.Tensor] | None = None  # where the weight lay that was packed, and what came of it
 
     def fill(self, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
         """Takes the tensors that a file holds of it, and what it says of them."""
@@ -156,13 +160,19 @@ class _Int8:
             if not isinstance(weight, QuantizedTensor):  # with a LoRA that is added as the layer runs
                 return torch.nn.functional.linear(input, weight.to(input.dtype), bias)
             held, params = weight._qdata, weight._params
-            many = input.numel() >= _PACKING_PAYS * self.in_features
-            if held.device.type == "cpu" and many and self.math.packs():
-                held = self.math.pack(held)
+            if self.keeps_packed and held.device.type == "cpu":
+                held = self._in_order(held)
             options = {"rotated": params.rotated, "smoothing": params.smoothing}
             return self.math.multiply(input, held, params.scale, bias, **options)
         finally:
             comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+
+    def _in_order(self, held: torch.Tensor) -> torch.Tensor:
+        if not self.math.packs():
+            return held
+        if self._packed is None or self._packed[0] != held.data_ptr():
+            self._packed = held.data_ptr(), self.math.pack(held)
+        return self._packed[1]
 
     def set_weight(
         self, weight: Any, inplace_update: bool = False, seed: Any = None, return_weight: bool = False, **_: Any

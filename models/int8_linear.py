@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .quantized_formats import GROUP, QuantizedWeight, rotate
 
-_ROWS = 512  # tokens that are multiplied at a time: what is in between stays small
+_ROWS = 1024  # tokens that are multiplied at a time: what is in between stays small
 _LEAST = 1e-12  # a token of zeros has a scale, too
 
 

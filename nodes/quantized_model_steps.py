@@ -14,6 +14,7 @@ from ..host.probing import Sampled, Sampling
 from ..models import int8_linear
 from ..models.fidelity import compare_latents
 from ..models.layer_inputs import LayerInputs, is_linear, recorded
+from ..models.mixed_precision import KEPT
 from ..models.quantizable_layers import LayerFilter, find_preset
 from ..models.quantization import Layer, QuantizationSettings, chosen_layers, plan
 from ..models.quantization import quantized_layers as made_layers
@@ -34,6 +35,7 @@ def _dequantize(weight: Tensor, scale: Tensor, rotated: bool, smoothing: Tensor 
     return QuantizedWeight("int8", shape, tensors, layer_config("int8", shape, rotated=rotated)).dequantize()
 
 
+_ROWS = 1024  # tokens at which a layer is timed where none were seen
 _MATH = quantized_layers.Int8Math(int8_linear.int8_linear, int8_linear.pack, int8_linear.packs, _quantize, _dequantize)
 
 
@@ -82,14 +84,16 @@ def quantize_model(
     *,
     kept: tuple[str, ...] = (),
     inputs: Mapping[str, LayerInputs] | None = None,
+    fast: bool = False,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Any, QuantizationReport]:
     """A copy of a MODEL with quantized layers, and what became of it. The source is left alone.
 
     LoRAs on it are in the quantized weights; such as are put on the result later are added to them as for any model.
+    fast: for int8 on a CPU, take more memory for speed, and keep the layers that are faster in float as they are.
     step: called before each layer with how many are done, of how many; it may raise to cancel.
     """
-    start = time.perf_counter()
+    start, fast = time.perf_counter(), fast and str(getattr(model, "load_device", "")) == "cpu"
     if not quantized_layers.is_supported():
         raise ValueError("This ComfyUI has no layers in few bits. Update it to a version of 2026.")
     quantized_models.at_rest(model)
@@ -105,16 +109,28 @@ def quantize_model(
     others = before - sum(layer.nbytes for layer in layers)
     kinds = plan(layers, settings, other_bytes=others, inputs=inputs, step=lambda: step(next(done), total))
     dtype = quantized_models.compute_dtype(model)
+    patched = {key.removeprefix(quantized_models.PART).removesuffix(".weight") for key in model.patches}
     made: dict[str, Any] = {}
     reports: list[LayerReport] = []
     for layer, weight, report in made_layers(layers, kinds, settings, inputs=inputs):
         step(next(done), total)
-        reports.append(report)
         if weight is not None:
-            made[layer.name] = quantized_layers.make_layer(modules[layer.name], weight.file_tensors(), dtype, _MATH)
+            old = modules[layer.name]
+            new = quantized_layers.make_layer(old, weight.file_tensors(), dtype, _MATH, packed=fast)
+            if fast and layer.name not in patched and not _is_faster(new, old, (inputs or {}).get(layer.name)):
+                report = LayerReport(layer.name, KEPT, layer.shape, layer.nbytes, layer.nbytes, 0.0)
+            else:
+                made[layer.name] = new
+        reports.append(report)
     after = before + sum(report.nbytes - report.nbytes_before for report in reports)
     result = quantized_models.replace_layers(model, made)
     return result, QuantizationReport(before, after, reports, time.perf_counter() - start, bool(inputs))
+
+
+def _is_faster(new: Any, old: Any, inputs: LayerInputs | None) -> bool:
+    """On the machine at hand, for as many tokens as came."""
+    before, after = int8_linear.time_both(old, new, inputs.rows if inputs else _ROWS)
+    return after < before
 
 
 def _layer(model: Any, name: str, module: Any) -> Layer:

@@ -117,13 +117,22 @@ print(json.dumps(seen))
 NODES = """
 source = build("wan")
 seen, given = {}, [conditions("wan"), conditions("wan"), {"samples": torch.zeros(1, 16, 2, 6, 8)}, 2, 1.0]
-made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, "blocks.0., ffn.2", *given).args
+made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, False, "blocks.0., ffn.2", *given).args
 names = [n for n, each in made.model.diffusion_model.named_modules() if hasattr(each, "quant_format")]
 seen["int8"] = [names, text, list(plot.shape)]
 steps.save_model(made, FOLDER / "smooth.safetensors")
 seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors"), "wan"), sample(made, "wan")),
     sum(name.endswith("pre_quant_scale") for name in made.model.diffusion_model.state_dict())]
-made, text, _ = QuantizeModel.execute(source, "mixed", 0.6, 0.0, False, "").args
+lean, _ = steps.quantize_model(source, QuantizationSettings("int8"))
+steps._is_faster = lambda new, old, inputs: new.in_features > 256
+made, text, _ = QuantizeModel.execute(source, "int8", 0.4, 0.0, False, True, "").args
+fast = sample(made, "wan")
+kinds = [each.weight._params.rotated and each._packed is not None for each in made.model.diffusion_model.modules()
+    if hasattr(each, "quant_format")]
+after = made.clone()
+after.add_patches(lora(source), 1.0)
+seen["fast"] = [text, kinds, *(off(sample(each, "wan"), fast) for each in (lean, after, made))]
+made, text, _ = QuantizeModel.execute(source, "mixed", 0.6, 0.0, False, False, "").args
 seen["mixed"] = text
 with files.session(output_dir=FOLDER):
     name, said = SaveModel.execute(made, "models/small").args
@@ -131,7 +140,7 @@ with files.session(output_dir=FOLDER):
     seen["saved"] = off(sample(comfy.sd.load_diffusion_model(str(path)), "wan"), sample(made, "wan"))
 for wrong in ((made, "int8"), ("no model", "int8")):
     try:
-        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, "")
+        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, False, "")
     except (ValueError, TypeError) as error:
         seen.setdefault("refused", []).append(str(error))
 print(json.dumps(seen))
@@ -239,6 +248,11 @@ class TestNodes:
     def test_smoothing_is_saved(self, nodes):
         difference, layers = nodes["smooth"]
         assert difference == 0.0 and layers > 0
+
+    def test_fast_where_that_is_so(self, nodes):
+        text, kinds, other, patched, again = nodes["fast"]
+        assert "2 in int8" in text and "18 kept" in text and kinds == [True, True]
+        assert 0 < other < 0.01 and patched > 0.001 and again == 0.0
 
     def test_mixed_and_saved(self, nodes):
         assert "the weights alone" in nodes["mixed"] and nodes["saved"] == 0.0
