@@ -24,7 +24,7 @@ PARTS = {
     "interpolation": ("quality", "static", "memory", "drift"),
     "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
     "generator": ("between", "continue", "bits", "kinds", "memory", "layers"),
-    "patching": ("exact", "forward"),
+    "patching": ("exact", "forward", "fidelity", "merging", "attention"),
 }
 """Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .arguments import chosen_parts
+from .patching_attention import measure_attention
 from .patching_exact import measure_exact
+from .patching_fidelity import measure_fidelity
 from .patching_forward import measure_forward
+from .patching_merging import measure_merging
 from .patching_models import NO_COMFYUI
 
 
@@ -20,16 +23,22 @@ def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> d
     from .results import kept_parts
 
     parts, found = chosen_parts("patching", args, _NEEDS), {}
-    makers: dict[str, Callable[[], dict[str, Any]]] = {
+    makers: dict[str, Callable[[], dict[str, Any] | None]] = {
         "exact": lambda: measure_exact(args.limit, tell),
         "forward": lambda: measure_forward(args.rounds, args.limit, tell),
+        "fidelity": lambda: measure_fidelity(args, tell),
+        "merging": lambda: measure_merging(args, tell),
+        "attention": lambda: measure_attention(args.rounds, tell),
     }
     for part in parts:
         tell(f" {part}")
         try:
-            found[part] = makers[part]()
+            made = makers[part]()
         except ImportError as error:
             tell(f"  left out: {NO_COMFYUI.format(reason=error)}")
+            continue
+        if made is not None:
+            found[part] = made
     # what others measured meanwhile is kept too: it is read last
     return {**kept_parts("patching"), **found}
 

@@ -44,7 +44,8 @@ class Patch(NamedTuple):
         if sparse is not None:
             model = patch_model(model, lambda first, last: started(SparseRun(sparse)))
         if merge is not None:
-            model = patch_model(model, lambda first, last: started(MergeRun(merge)), blocks=merge.mode == "blocks")
+            blocks = merge.mode == "blocks"
+            model = patch_model(model, lambda first, last: started(MergeRun(merge)), blocks=blocks, asked_first=True)
         return model, runs
 
 
