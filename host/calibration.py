@@ -34,6 +34,8 @@ class ModelCalls:
         self._calls: list[tuple[Any, list[Any], dict[str, Any], list[Tensor]]] = []
         self.parameters: Sequence[int] = [sum(each.numel() for each in b.parameters()) for b in blocks_of(net)]
         self.blocks = len(self.parameters)
+        self.tokens = 0  # the most that a layer was given at a time, of those that `inputs_of` was asked for
+        self.least = 0.0  # seconds that all calls took, where that was asked for
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -73,14 +75,16 @@ class ModelCalls:
                 for _ in self._again(answer):
                     pass
                 least[number] = min(least[number], _now() - began)
+        self.least = least[0]
         return least
 
     def inputs_of(self, names: Iterable[str]) -> dict[str, Tensor]:
         """By the names of layers, tokens that they are given, `[N, C]` on the CPU; some of each call."""
         seen: dict[str, list[Tensor]] = {name: [] for name in names}
-        with _watched(self._net, seen):
+        with _watched(self._net, seen) as most:
             for _ in self._again(None):
                 pass
+        self.tokens = max(most, default=0)
         return {name: torch.cat(each) for name, each in seen.items() if each}
 
     def _again(self, answer: Any) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
@@ -151,14 +155,16 @@ def blocks_of(net: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _watched(net: nn.Module, seen: dict[str, list[Tensor]]) -> Iterator[None]:
-    """Adds what these layers are given to what was seen."""
+def _watched(net: nn.Module, seen: dict[str, list[Tensor]]) -> Iterator[list[int]]:
+    """Adds what these layers are given to what was seen; gives how many tokens that were, each time."""
+    counts: list[int] = []
 
     def hook(name: str) -> Callable[..., None]:
         chance = torch.Generator().manual_seed(0)
 
         def before(module: nn.Module, given: tuple[Any, ...]) -> None:
             rows = given[0].flatten(0, -2)
+            counts.append(len(rows))
             some = torch.randperm(len(rows), generator=chance)[:_ROWS].to(rows.device)
             seen[name].append(rows[some].cpu())
 
@@ -166,7 +172,7 @@ def _watched(net: nn.Module, seen: dict[str, list[Tensor]]) -> Iterator[None]:
 
     handles = [net.get_submodule(name).register_forward_pre_hook(hook(name)) for name in seen]
     try:
-        yield
+        yield counts
     finally:
         for handle in handles:
             handle.remove()

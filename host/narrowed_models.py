@@ -1,8 +1,9 @@
-"""ComfyUI's MODEL with narrower feed-forward layers: their weights as they are, and a MODEL around other ones."""
+"""ComfyUI's MODEL with other feed-forward layers: their weights as they are, and a MODEL around narrower ones."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from .quantized_models import PART, at_rest, replace_layers
 
-_PARTS = ("0.weight", "0.bias", "2.weight", "2.bias")
+_LAYERS = re.compile(r"\.(ffn|ff|audio_ff|img_mlp|txt_mlp)\.(.*\.)?(\d+|proj)$")
 
 
 def feed_forward_weights(model: Any) -> dict[str, Tensor]:
@@ -28,6 +29,27 @@ def feed_forward_weights(model: Any) -> dict[str, Tensor]:
     }
 
 
+def feed_forward_layers(model: Any) -> list[str]:
+    """Names of the linear layers in the feed-forward parts of a MODEL's blocks."""
+    modules = model.model.diffusion_model.named_modules()
+    return [name for name, each in modules if _LAYERS.search(name) and getattr(each, "weight", None) is not None]
+
+
+def layer_parts(model: Any, name: str) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a layer of a MODEL that is at rest, with the LoRAs on it in them."""
+    layer = model.model.diffusion_model.get_submodule(name)
+    bias = None if layer.bias is None else _weight(model, f"{name}.bias", layer.bias)
+    return _weight(model, f"{name}.weight", layer.weight), bias
+
+
+def with_layers(model: Any, layers: Mapping[str, nn.Module]) -> Any:
+    """A MODEL of its own with other layers, by their names; LoRAs on those are taken to be in them."""
+    made = replace_layers(model, layers)
+    biases = {f"{PART}{name}.bias" for name in layers}
+    made.patches = {key: patches for key, patches in made.patches.items() if key not in biases}
+    return made
+
+
 def with_feed_forward(model: Any, state: Mapping[str, Tensor], layers: list[str]) -> Any:
     """A MODEL of its own with these weights in those layers; it shares all others with the source, which stays."""
     at_rest(model)
@@ -37,10 +59,7 @@ def with_feed_forward(model: Any, state: Mapping[str, Tensor], layers: list[str]
         for part in ("0", "2"):
             layer = f"{name}.{part}"
             made[layer] = _linear(network.get_submodule(layer), state[f"{layer}.weight"], state[f"{layer}.bias"])
-    narrower = replace_layers(model, made)
-    added = {f"{PART}{name}.{part}" for name in layers for part in _PARTS}
-    narrower.patches = {key: patches for key, patches in narrower.patches.items() if key not in added}
-    return narrower
+    return with_layers(model, made)
 
 
 def _weight(model: Any, name: str, weight: Tensor) -> Tensor:

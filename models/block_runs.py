@@ -23,6 +23,12 @@ class AnswerRun(Run):
         self.answers = answers
         self.left_out = 0
 
+    def attend(
+        self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Tensor:
+        """Attention stays what it is."""
+        return backend(*arguments, **options)
+
     def through(self, forward: Forward, number: int, arguments: dict[str, Any], original: _Block) -> dict[str, Any]:
         """What `original(arguments)`, block `number` of the model, gives, or what is answered in its place."""
         if self.answers is None or self.gate.reason(forward, number) is not None:

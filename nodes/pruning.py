@@ -4,30 +4,29 @@ from typing import Any
 
 from ..host import resources
 from ..host.api import io
-from ..host.calibration import ModelCalls, with_calls
-from ..host.model_patches import patch_model
-from ..host.narrowed_models import feed_forward_weights, with_feed_forward
 from ..host.probing import Sampling
-from ..models.attention_calls import Gate
-from ..models.block_runs import AnswerRun
 from ..models.block_shortcuts import CORRECTIONS
-from ..models.feed_forward_pruning import Narrowed, narrow_wan, wan_layers
-from ..models.prune_report import PruneReport
-from ..models.pruning import MEASURES, DepthPlan, DepthSettings, judged, plan_depth
+from ..models.pruning import MEASURES, DepthSettings
+from ..models.semi_structured import obstacle
+from .pruning_steps import halve_model, leave_out_blocks, narrow_model
 
 PARTS = ("blocks", "feed-forward units")
-_WAITING = "The weights of the blocks left out stay where they are: without this node all is as before, LoRA included."
-_NARROWER = "LoRA is part of these weights where it came before; one made for the whole width does not fit any more."
+HALVED = "two of four weights"
+
+
+def offered_parts() -> list[str]:
+    """What can be taken away on the device that is there."""
+    return [*PARTS, *([HALVED] if obstacle(resources.device()) is None else [])]
 
 
 def _widgets() -> list[Any]:
     return [
         io.Combo.Input(
             "parts",
-            options=list(PARTS),
+            options=offered_parts(),
             default=PARTS[0],
             tooltip="blocks: left out as a patch, reversible, faster. feed-forward units: new and smaller weights to "
-            "be saved; Wan only.",
+            "be saved; Wan only. Where the GPU is faster with them, also two of four weights, of any share.",
         ),
         io.Float.Input(
             "share",
@@ -148,7 +147,9 @@ class PruneModel(io.ComfyNode):
     ) -> io.NodeOutput:
         given = (steps, 1.0, "euler", "simple")
         samplings = [Sampling(positive, positive, latent_image, each, *given) for each in range(seed, seed + 3)]
-        if parts == PARTS[1]:
+        if parts == HALVED:
+            made, report = halve_model(model, samplings)
+        elif parts == PARTS[1]:
             made, report = narrow_model(model, samplings, share)
         else:
             settings = DepthSettings(
@@ -156,67 +157,3 @@ class PruneModel(io.ComfyNode):
             )
             made, report = leave_out_blocks(model, samplings, settings, (start_percent, end_percent))
         return io.NodeOutput(made, report.text())
-
-
-def leave_out_blocks(
-    model: Any, samplings: list[Sampling], settings: DepthSettings, percents: tuple[float, float] = (0.0, 1.0)
-) -> tuple[Any, PruneReport]:
-    """The MODEL patched: fitted to the first sampling, chosen by the one in the middle, reported on the last."""
-
-    def work(calls: list[ModelCalls]) -> PruneReport:
-        nonlocal plan
-        plan = judged(calls[-1], plan_depth(calls[0], settings, calls[len(calls) // 2]))
-        left_out, added = plan.parameters
-        whole, held = calls[-1].sizes
-        numbers = ", ".join(map(str, plan.left_out)) or "none"
-        return PruneReport(
-            f"{len(plan.left_out)} of {plan.blocks} blocks left out: {numbers}",
-            (whole, whole - left_out + added),
-            (held, held + 4 * added),
-            (plan.cost[1], plan.cost[2]),
-            tuple(calls[-1].seconds([None, plan])),  # type: ignore[arg-type]
-            notes=(_WAITING,),
-        )
-
-    plan = DepthPlan(0, {})
-    with resources.progress(sum(each.steps for each in samplings), "prune") as bar:
-        report = with_calls(model, AnswerRun(), samplings, work, bar.update, percents=percents)
-
-    def start(first: float, last: float) -> AnswerRun:
-        return AnswerRun(plan, Gate(first, last))
-
-    return patch_model(model, start, percents=percents, blocks=True), report
-
-
-def narrow_model(model: Any, samplings: list[Sampling], share: float) -> tuple[Any, PruneReport]:
-    """A MODEL of its own with narrower feed-forward layers, fitted on the first sampling, reported on the last."""
-    layers = wan_layers(feed_forward_weights(model))
-    steps = sum(each.steps for each in (*samplings, samplings[-1]))
-    with resources.progress(steps + len(layers), "prune") as bar:
-
-        def seen(calls: list[ModelCalls]) -> tuple[dict[str, Any], ModelCalls, float]:
-            hidden = calls[0].inputs_of(f"{name}.2" for name in layers)
-            return hidden, calls[-1], calls[-1].seconds([None])[0]
-
-        hidden, whole, before = with_calls(model, AnswerRun(), samplings, seen, bar.update)
-        narrowed = narrow_wan(
-            feed_forward_weights(model), share, {name: hidden[f"{name}.2"] for name in layers}, bar.update
-        )
-        made = with_feed_forward(model, narrowed.state, layers)
-
-        def judge(calls: list[ModelCalls]) -> PruneReport:
-            same = calls[0].taken_from(whole)
-            numbers, weights = zip(whole.sizes, calls[0].sizes, strict=True)
-            title = f"Feed-forward layers of {narrowed.width[1]} units in place of {narrowed.width[0]}"
-            error, after = same.cost(None), same.seconds([None])[0]
-            return PruneReport(title, numbers, weights, (None, error), (before, after), notes=_notes(narrowed))
-
-        return made, with_calls(made, AnswerRun(), samplings[-1:], judge, bar.update)
-
-
-def _notes(narrowed: Narrowed) -> tuple[str, ...]:
-    errors = list(narrowed.errors.values())
-    if not errors:
-        return (_NARROWER,)
-    plain, made = (sum(each) / len(errors) for each in zip(*errors, strict=True))
-    return (f"Error of a layer, on average: {plain:.1%} without what makes up for it, {made:.1%} with it", _NARROWER)

@@ -6,14 +6,18 @@ import pytest
 from comfyui_models import RANDOM_MODELS
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
-from tokenreel.nodes.pruning import PARTS, PruneModel
+from tokenreel.host import resources
+from tokenreel.models.semi_structured import obstacle
+from tokenreel.nodes import pruning as nodes
+from tokenreel.nodes.pruning import HALVED, PARTS, PruneModel, offered_parts
 
 SCRIPT = """
 from tokenreel.host.calibration import ModelCalls, blocks_of, with_calls
 from tokenreel.host.probing import Sampling
 from tokenreel.models.block_runs import AnswerRun
 from tokenreel.models.pruning import DepthPlan, DepthSettings, plan_depth
-from tokenreel.nodes import pruning
+from tokenreel.nodes import pruning_steps as pruning
+from tokenreel.nodes.pruning import PARTS, PruneModel
 from tokenreel.nodes.patching import EfficientAttention, MergeTokens
 from tokenreel.host.model_patches import patch_model
 import comfy.model_management
@@ -114,11 +118,19 @@ plan = DepthPlan(2, {1: ()})
 seen["sound"] = [difference(dense, once_with(left_out(sound))), len(once_with(left_out(sound)))]
 for name, call in {"cosmos": lambda: pruning.leave_out_blocks(build("cosmos"), samplings, DepthSettings()),
                    "steps": lambda: pruning.leave_out_blocks(source, samplings, DepthSettings(), (0.99, 0.995)),
+                   "halve": lambda: pruning.halve_model(source, samplings),
                    "narrow": lambda: pruning.narrow_model(build("ltxv"), samplings, 0.2)}.items():
     try:
         call()
     except ValueError as error:
         seen["refused " + name] = str(error)
+
+# the node
+latent, positive = samplings[0].latent, samplings[0].positive
+for parts in PARTS:
+    asked = (parts, 0.34, 1, 2, "change", "affine", False, 0, 0, 0, 1)
+    made, text = PruneModel.execute(source, positive, latent, *asked).args
+    seen["node " + parts] = [difference(sample(made, "wan"), sample(source, "wan")), text.split("\\n")[0]]
 
 # narrower feed-forward layers, of a model with a LoRA, saved
 source = build("wan", dim=128, num_heads=1, ffn_dim=256, freq_dim=256, text_dim=4096, text_len=512)
@@ -191,7 +203,15 @@ def test_the_node_says_what_it_takes():
     assert schema.category == "model/efficiency" and schema.description.endswith(".")
     assert all(socket.tooltip.endswith(".") for socket in (*schema.inputs, *schema.outputs))
     assert [socket.get_io_type() for socket in schema.outputs] == ["MODEL", "STRING"]
-    assert next(each for each in schema.inputs if each.id == "parts").options == list(PARTS)
+    assert next(each for each in schema.inputs if each.id == "parts").options == offered_parts()
+
+
+def test_what_saves_nothing_here_is_not_offered(monkeypatch):
+    assert offered_parts() == [*PARTS, *([HALVED] if obstacle(resources.device()) is None else [])]
+    monkeypatch.setattr(nodes, "obstacle", lambda device: None)
+    assert offered_parts() == [*PARTS, HALVED]
+    monkeypatch.setattr(nodes, "obstacle", lambda device: "it is old")
+    assert offered_parts() == list(PARTS)
 
 
 @needs_comfyui
@@ -243,11 +263,20 @@ class TestTogether:
         [
             ("cosmos", "ComfyUI does not let the blocks of this model"),
             ("steps", "No step lies between 0.99 and 0.995 of the sampling. Take more steps."),
+            ("halve", "Two of four weights cannot be left out here: a device of the kind cpu "),
             ("narrow", "Only Wan's feed-forward layers can be made narrower"),
         ],
     )
     def test_what_cannot_be_is_refused(self, seen, what, message):
         assert seen[f"refused {what}"].startswith(message)
+
+    @pytest.mark.parametrize(
+        "parts, title",
+        [(PARTS[0], "1 of 3 blocks left out: "), (PARTS[1], "Feed-forward layers of 64 units in place of 96")],
+    )
+    def test_the_node_does_both(self, seen, parts, title):
+        changed, text = seen[f"node {parts}"]
+        assert changed > 0 and text.startswith(title)
 
 
 @needs_comfyui

@@ -1,0 +1,75 @@
+"""What leaving blocks out of our generators costs: which sets are compared, and that the figures are what they say."""
+
+import numpy as np
+import pytest
+import torch
+
+from tokenreel.benchmarks import pruning
+from tokenreel.benchmarks.generation_clips import CodedClip
+from tokenreel.models.generator import GeneratorConfig, TokenGenerator
+from tokenreel.models.pruning import DepthPlan, GeneratorCalibration, prune_generator
+from tokenreel.models.token_guess import EXTRA
+
+
+@pytest.fixture
+def chance():
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    made = TokenGenerator(GeneratorConfig(levels=(3, 3), width=16, depth=5, heads=2, widen=2, digit_width=8)).eval()
+    made.requires_grad_(False)
+    for number, block in enumerate(made.blocks):
+        block.shares.fill_((0.5, 0.01, 0.4, 0.3, 0.6)[number])
+    return made
+
+
+def clips(chance, count):
+    made = []
+    for _ in range(count):
+        tokens = torch.randint(0, 9, (1, 3, 4, 4), generator=chance)
+        known = torch.ones_like(tokens, dtype=torch.bool)
+        known[:, -1] = False
+        made.append([(tokens, known, torch.rand(1, 3, 4, 4, 2 + EXTRA, generator=chance))])
+    return made
+
+
+def test_figures_are_bits_lost_on_other_clips(net, chance):
+    fitted, judged = clips(chance, 4), clips(chance, 2)
+    found = pruning.compared(net, fitted, judged)
+    judge = GeneratorCalibration(net, [each for clip in judged for each in clip])
+    assert found["bits"] == pytest.approx(judge.cost(DepthPlan(5, {})))
+    plain = found["plain"]
+    (gone,) = plain["left_out"]
+    assert plain["worth"][gone] == min(plain["worth"])
+    alone = [judge.cost(DepthPlan(5, {number: ()})) - found["bits"] for number in range(5)]
+    assert plain["chosen"] == pytest.approx(alone[gone]) and plain["last"] == pytest.approx(alone[4])
+    assert plain["random"] == pytest.approx(np.mean(alone))
+    assert plain["parameters"][1] == 0 and plain["parameters"][0] == found["corrected"]["parameters"][0]
+    pruned = prune_generator(net, DepthPlan(5, {gone: ()}))
+    asked = torch.cat([pruned.bits(*each)[~each[1]] for clip in judged for each in clip])
+    assert float(asked.double().mean()) - found["bits"] == pytest.approx(plain["chosen"], abs=1e-9)
+    worths = [found["plain"]["worth"], found["corrected"]["worth"]]
+    best = min(min(each) for each in worths)
+    either = found["either"]
+    assert worths[either["forms"] != ["none"]][either["left_out"][0]] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("blocks, count, sets", [(6, 1, 6), (4, 1, 4), (5, 2, pruning.DRAWS)])
+def test_sets_by_chance(blocks, count, sets):
+    drawn = pruning.drawn(blocks, count)
+    assert len(drawn) == len(set(drawn)) == sets and drawn == pruning.drawn(blocks, count)
+    assert all(len(set(each)) == count and max(each) < blocks for each in drawn)
+
+
+def test_frames_that_are_asked_for():
+    tokens = torch.arange(20)[:, None, None].expand(20, 2, 2)
+    none = np.zeros((20, 16, 16, 3), np.uint8)
+    runs = pruning._runs(CodedClip("clip", none, tokens, none, ()))
+    asked = [[int(x) for x in run[~known][::4]] for run, known in runs]
+    shown = [[int(x) for x in run[known][::4]] for run, known in runs]
+    assert [len(each) for each in asked] == [1, 1, 7, 7]
+    assert all(each[0] == known[-1] + 1 and len(known) == 3 for each, known in zip(asked[:2], shown[:2], strict=True))
+    assert all(known == [each[0] - 1, each[-1] + 1] for each, known in zip(asked[2:], shown[2:], strict=True))
