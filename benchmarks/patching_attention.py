@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -108,12 +109,13 @@ def _sparse(grid: Grid) -> tuple[dict[str, Attention], dict[str, float]]:
     """Our patches, and the shares of keys that they see."""
     ways: dict[str, Attention] = {}
     shares = {}
-    for kind in ("window", "top-k"):
+    for kind, kernel in (("window", "tiles"), ("window", "flex"), ("top-k", "tiles")):
         for density in DENSITIES:
             found = fitted(kind, density, grid, first_frame=True)
             if found is not None:
-                name = f"{kind}, {density:.0%} of the keys"
-                ways[name], shares[name] = _patched(SparseRun(found[0]), grid), found[1]
+                name = f"{kind}{', FlexAttention' if kernel == 'flex' else ''}, {density:.0%} of the keys"
+                ways[name] = _patched(SparseRun(replace(found[0], kernel=kernel)), grid)
+                shares[name] = found[1]
     return ways, shares
 
 

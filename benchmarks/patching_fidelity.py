@@ -38,8 +38,8 @@ from .threads import one_thread
 
 DENSITIES = (0.1, 0.15, 0.2, 0.3)
 OURS, WINDOW, RASTER, RANDOM = "top-k", "window", "raster", "random"
-WITH_FIRST = "top-k, first frame"
-"""As the node does it by itself: the first frame is seen by all."""
+WITH_FIRST, CHOICE = "top-k, first frame", "top-k, choice alone"
+"""The first as the node does it by itself: the first frame is seen by all. The second: no summary of the rest."""
 
 
 class Method(NamedTuple):
@@ -94,8 +94,13 @@ def methods(grid: Grid, density: float) -> dict[str, Method]:
     """All that are compared at that density and can see so little."""
     budget = round(density * grid.tokens)
     made = {}
-    for name, kind, first in ((OURS, "top-k", False), (WINDOW, "window", False), (WITH_FIRST, "top-k", True)):
-        found = fitted(kind, density, grid, first)
+    for name, kind, first, summary in (
+        (OURS, "top-k", False, True),
+        (CHOICE, "top-k", False, False),
+        (WITH_FIRST, "top-k", True, True),
+        (WINDOW, "window", False, True),
+    ):
+        found = fitted(kind, density, grid, first, summary=summary)
         if found is not None:
             made[name] = Method(found[1], partial(sparse, settings=found[0], grid=grid))
     blocks = {RASTER: raster_blocks, RANDOM: random_blocks}

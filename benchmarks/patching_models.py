@@ -57,15 +57,16 @@ def in_comfyui(function: Callable[..., Result], *args: Any) -> Result:
 
 @lru_cache(maxsize=64)
 def fitted(
-    kind: SparseKind, density: float, grid: Grid, first_frame: bool = True
+    kind: SparseKind, density: float, grid: Grid, first_frame: bool = True, **more: Any
 ) -> tuple[SparseSettings, float] | None:
     """Settings with which that share of all keys of the grid is seen, or a little less, and the share.
 
-    The share counts every key that is seen, also those of the first frame. None where more is always seen.
+    The share counts every key that is seen, also those of the first frame. None where more is always seen. `more`:
+    other settings.
     """
     low, high, best = 0.0, 1.0, None
     for _ in range(_STEPS):
-        settings = SparseSettings(kind, (low + high) / 2, first_frame=first_frame)
+        settings = SparseSettings(kind, (low + high) / 2, first_frame=first_frame, **more)
         share = seen_share(settings, grid)
         if share <= density:
             low, best = settings.density, (settings, share)
