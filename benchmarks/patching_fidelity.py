@@ -59,7 +59,7 @@ def measure_fidelity(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
             tell(f"  {asked.name}: " + ", ".join(f"{name} {mean(each['layers']):.3f}" for name, each in found.items()))
     if not rows:
         raise ValueError(f"None of the clips of {args.clips!r} can be used. Give others with --clips DIR.")
-    return {"net": NET, "side": SIDE, "grid": rows[0]["grid"], **summarize(rows), "clips": rows}
+    return {"net": NET, "side": SIDE, "grid": rows[0]["grid"], **summarize(rows), "clips": _kept(rows)}
 
 
 def fidelity_of(net: TokenGenerator, asked: Asked, densities: tuple[float, ...] = DENSITIES) -> dict[str, Any]:
@@ -120,6 +120,21 @@ def as_attention(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Attend
 
 def _in_the_end(exact: Made, made: Made) -> dict[str, float]:
     return {"logits": relative(exact.logits, made.logits), "more_bits": float((made.bits - exact.bits).mean())}
+
+
+def _kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each clip, what a method errs in attention."""
+    return [
+        {
+            "clip": row["clip"],
+            "bits": row["bits"],
+            "attention": {
+                density: {name: mean(each["layers"]) for name, each in some.items()}
+                for density, some in row["densities"].items()
+            },
+        }
+        for row in rows
+    ]
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
