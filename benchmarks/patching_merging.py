@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..models.attention import Grid
-from ..models.attention_calls import Forward, Run
+from ..models.attention_calls import Forward, Run, room_for_weights
 from ..models.checkpoint import load_generator
 from ..models.generator import TokenGenerator
 from ..models.token_merging import MergeRun, MergeSettings
@@ -26,6 +25,7 @@ from .patching_network import (
     NET,
     SIDE,
     Asked,
+    Attend,
     asked_of_clips,
     attending,
     comfyui_attention,
@@ -38,7 +38,8 @@ from .patching_rivals import uniform_merging
 from .threads import one_thread
 
 RATIO = 0.5
-OURS, BY_DEFAULT, TOME, KEYS, DENSE = "ours", "ours, as the node by default", "uniform", "keys", "dense"
+OURS, BY_DEFAULT, KEYS, DENSE = "ours", "ours, as the node by default", "keys", "dense"
+TOME, WEIGHTED = "uniform", "uniform, weighted"
 _THRESHOLD = -1.0  # whatever is most alike, so that the ratio is met
 _NODE = MergeSettings("blocks", RATIO, protect=0.0)  # guidance, which protects, has no part here
 Layer = Callable[[Tensor], Tensor]
@@ -54,7 +55,10 @@ def measure_merging(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
         for asked in asked_of_clips(args, tell):
             rows.append(merging_of(net, asked))
             found = rows[-1]["methods"]
-            tell(f"  {asked.name}: " + ", ".join(f"{name} {each['logits']:.3f}" for name, each in found.items()))
+            tell(
+                f"  {asked.name}: "
+                + ", ".join(f"{name} {found[name]['logits']:.3f}" for name in found if name != DENSE)
+            )
     if not rows:
         raise ValueError(f"None of the clips of {args.clips!r} can be used. Give others with --clips DIR.")
     return {"net": NET, "side": SIDE, "grid": rows[0]["grid"], "ratio": RATIO, **summarize(rows), "clips": rows}
@@ -98,31 +102,55 @@ def begin(grid: Grid, ratio: float = RATIO) -> Mapping[str, tuple[Way, Run | Non
         BY_DEFAULT: _blocks(_NODE, grid),
         KEYS: _keys(keys, grid),
         TOME: (lambda number, layer, x: uniform_merging(layer, x, x, grid, ratio, number), None),
+        WEIGHTED: (lambda number, layer, x: uniform_merging(layer, x, x, grid, ratio, number, _weighing), None),
     }
+
+
+@contextmanager
+def _weighing(counts: Tensor) -> Iterator[None]:
+    """In attention, tokens weigh as much as `counts` `[K]` say."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int, int], **more: Any) -> Tensor:
+        size = q.shape[-1]
+        q, k, v = room_for_weights(q, k, v, None)
+        k[..., size] = counts.log()
+        return dense(q, k, v, grid)[..., :size]
+
+    with attending(attend):
+        yield
 
 
 def _blocks(settings: MergeSettings, grid: Grid) -> tuple[Way, Run]:
     run, forward = MergeRun(settings), Forward(grid)
 
     def way(number: int, layer: Layer, x: Tensor) -> Tensor:
-        made = run.through(forward, number, {"img": x}, lambda given: {"img": given["img"] + layer(given["img"])})
-        return made["img"] - x
+        def block(given: dict[str, Any]) -> dict[str, Any]:
+            with attending(_asking(run, forward, given.get("transformer_options"))):
+                return {"img": given["img"] + layer(given["img"])}
+
+        return run.through(forward, number, {"img": x}, block)["img"] - x
 
     return way, run
 
 
 def _keys(settings: MergeSettings, grid: Grid) -> tuple[Way, Run]:
     run, forward = MergeRun(settings), Forward(grid)
-    options = {"skip_reshape": True, "skip_output_reshape": True}
+
+    def way(number: int, layer: Layer, x: Tensor) -> Tensor:
+        with attending(_asking(run, forward, None)):
+            return layer(x)
+
+    return way, run
+
+
+def _asking(run: Run, forward: Forward, told: Any) -> Attend:
+    """Attention that is answered by a run; `told` is what ComfyUI calls transformer_options."""
+    options = {"skip_reshape": True, "skip_output_reshape": True, "transformer_options": told}
 
     def attend(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int, int], **more: Any) -> Tensor:
         return run.attend(forward, comfyui_attention, (q, k, v, q.shape[1]), options)
 
-    def way(number: int, layer: Layer, x: Tensor) -> Tensor:
-        with attending(attend):
-            return layer(x)
-
-    return way, run
+    return attend
 
 
 class _Layer(nn.Module):

@@ -6,6 +6,7 @@ Queries, keys and values are `[B, heads, N, d]`, tokens in the order of frames, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -117,13 +118,27 @@ def unmerge_tokens(x: Tensor, found: Matched, tokens: int) -> Tensor:
 
 
 def uniform_merging(
-    function: Callable[[Tensor], Tensor], x: Tensor, metric: Tensor, grid: Grid, ratio: float, seed: int = 0
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    metric: Tensor,
+    grid: Grid,
+    ratio: float,
+    seed: int = 0,
+    weighing: Callable[[Tensor], AbstractContextManager[None]] | None = None,
 ) -> Tensor:
-    """What `function` `[B, K, C]` -> `[B, K, C]` gives for merged tokens of `x`, unmerged; matched by `metric`."""
+    """What `function` `[B, K, C]` -> `[B, K, C]` gives for merged tokens of `x`, unmerged; matched by `metric`.
+
+    `weighing` is told for how many each of a single batch's tokens stands, `[K]`, and what it gives is entered
+    meanwhile: image models merge without (ToMeSD), classifiers with weights in attention (ToMe, arXiv 2210.09461).
+    """
     if not ratio:
         return function(x)
     found = match_tokens(metric, grid, ratio, seed)
-    return unmerge_tokens(function(merge_tokens(x, found)), found, grid.tokens)
+    counts = torch.bincount(found.into[0], minlength=found.targets.shape[1]) + 1
+    counts = torch.cat([counts.new_ones(found.single.shape[1]), counts])
+    with weighing(counts) if weighing else nullcontext():
+        made = function(merge_tokens(x, found))
+    return unmerge_tokens(made, found, grid.tokens)
 
 
 def _split(grid: Grid, seed: int) -> tuple[Tensor, Tensor]:
