@@ -18,6 +18,8 @@ from .model_patches import patch_model
 from .probing import Sampling, _now
 
 _KEY = "tokenreel_calibration"
+ROUNDS = 3
+"""How often all calls are made again to find out how long they take."""
 _ROWS = 512  # at most so many tokens of a layer in one call
 
 Found = TypeVar("Found")
@@ -29,8 +31,8 @@ class ModelCalls:
     parameters: of each block, in the order in which ComfyUI runs them.
     """
 
-    def __init__(self, net: nn.Module, run: Any):
-        self._net, self._run = net, run
+    def __init__(self, net: nn.Module, run: Any, step: Callable[[], None]):
+        self._net, self._run, self._step = net, run, step
         self._calls: list[tuple[Any, list[Any], dict[str, Any], list[Tensor]]] = []
         self.parameters: Sequence[int] = [sum(each.numel() for each in b.parameters()) for b in blocks_of(net)]
         self.blocks = len(self.parameters)
@@ -48,7 +50,7 @@ class ModelCalls:
 
     def taken_from(self, other: ModelCalls) -> ModelCalls:
         """The calls of another model, made by this one; what they should give is what the other gave."""
-        made, executor = ModelCalls(self._net, self._run), self._calls[0][0]
+        made, executor = ModelCalls(self._net, self._run, self._step), self._calls[0][0]
         made._calls = [(executor, *rest) for _, *rest in other._calls]  # type: ignore[misc]
         return made
 
@@ -66,7 +68,7 @@ class ModelCalls:
                 size += float(other.square().sum())
         return (off / size) ** 0.5 if size else 0.0
 
-    def seconds(self, answers: Sequence[Any], rounds: int = 3) -> list[float]:
+    def seconds(self, answers: Sequence[Any], rounds: int = ROUNDS) -> list[float]:
         """Of each answer, the least that all calls took, in turns; None is the model as it is."""
         least = [float("inf")] * len(answers)
         for _ in range(rounds):
@@ -95,6 +97,7 @@ class ModelCalls:
                 given = [_kept(each) for each in args], {name: _kept(each) for name, each in kwargs.items()}
                 with torch.no_grad():
                     made = executor(*given[0], **given[1])
+                self._step()
                 yield _tensors(made), wanted
         finally:
             self._run.answers = before
@@ -109,7 +112,8 @@ def with_calls(
     *,
     percents: tuple[float, float] = (0.0, 1.0),
 ) -> Found:
-    """What `work` makes of the calls of each sampling with a MODEL, while it is still loaded; calls `step` each step.
+    """What `work` makes of the calls of each sampling with a MODEL, while it is still loaded; calls `step` each step,
+    and each time that a call is made again.
 
     Steps outside of `percents`, in [0, 1], are not kept. Raises TypeError for what is no MODEL, ValueError where its
     blocks cannot be answered for, or where no step lies there.
@@ -133,7 +137,7 @@ def with_calls(
         return made
 
     def sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(ModelCalls(model.model.diffusion_model, run))
+        calls.append(ModelCalls(model.model.diffusion_model, run, step))
         made = executor(*args, **kwargs)
         if not len(calls[-1]):
             raise ValueError(f"No step lies between {percents[0]} and {percents[1]} of the sampling. Take more steps.")

@@ -78,6 +78,14 @@ class DepthSettings:
                 f"Invalid first {self.first}, last {self.last} or rank {self.rank}. They are at least 0, 0 and 1."
             )
 
+    def runs(self, blocks: int) -> int:
+        """How often `plan_depth` runs through all inputs of such a model."""
+        count, fits, runs = self.count(blocks), self.correction != "none", 3
+        for chosen in range(0, count, 1 if self.greedy else max(1, count)):
+            tries = (len(self.candidates(blocks)) - chosen) * (1 + (self.plain and fits))
+            runs += fits + tries if self.measure == "output" else 1
+        return runs + count * fits
+
     def candidates(self, blocks: int) -> list[int]:
         """Numbers of the blocks that may be left out."""
         return list(range(self.first, blocks - self.last))

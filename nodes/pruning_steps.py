@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..host import resources
-from ..host.calibration import ModelCalls, with_calls
+from ..host.calibration import ROUNDS, ModelCalls, blocks_of, with_calls
 from ..host.model_patches import patch_model
 from ..host.narrowed_models import (
     at_rest,
@@ -15,6 +15,7 @@ from ..host.narrowed_models import (
     with_layers,
 )
 from ..host.probing import Sampling
+from ..host.quantized_models import check_model
 from ..models.attention_calls import Gate
 from ..models.block_runs import AnswerRun
 from ..models.feed_forward_pruning import Narrowed, narrow_wan, wan_layers
@@ -22,6 +23,7 @@ from ..models.prune_report import PruneReport
 from ..models.pruning import DepthPlan, DepthSettings, judged, plan_depth
 from ..models.semi_structured import obstacle, sparse_layer
 
+_RUNS = 3 + 2 * ROUNDS  # through all calls, to see what layers are given, to sample and to judge what was made, to time
 _WAITING = "The weights of the blocks left out stay where they are: without this node all is as before, LoRA included."
 _PACKED = "Packed weights stay on the GPU and cannot be saved; LoRA is part of them where it came before."
 _NARROWER = "LoRA is part of these weights where it came before; one made for the whole width does not fit any more."
@@ -48,7 +50,11 @@ def leave_out_blocks(
         )
 
     plan = DepthPlan(0, {})
-    with resources.progress(sum(each.steps for each in samplings), "prune") as bar:
+    check_model(model)
+    runs = (
+        settings.runs(len(blocks_of(model.model.diffusion_model))) + len(samplings) + 3 + 2 * ROUNDS
+    )  # to choose, to sample, to judge, to time
+    with resources.progress(runs * samplings[0].steps, "prune") as bar:
         report = with_calls(model, AnswerRun(), samplings, work, bar.update, percents=percents)
 
     def start(first: float, last: float) -> AnswerRun:
@@ -60,7 +66,7 @@ def leave_out_blocks(
 def narrow_model(model: Any, samplings: list[Sampling], share: float) -> tuple[Any, PruneReport]:
     """A MODEL of its own with narrower feed-forward layers, fitted on the first sampling, reported on the last."""
     layers = wan_layers(feed_forward_weights(model))
-    steps = sum(each.steps for each in (*samplings, samplings[-1]))
+    steps = samplings[0].steps * (len(samplings) + _RUNS)
     with resources.progress(steps + len(layers), "prune") as bar:
         hidden, whole = with_calls(
             model, AnswerRun(), samplings, lambda calls: _seen(calls, [f"{name}.2" for name in layers]), bar.update
@@ -79,7 +85,7 @@ def halve_model(model: Any, samplings: list[Sampling]) -> tuple[Any, PruneReport
     reason = obstacle(device)
     if reason is not None:
         raise ValueError(f"Two of four weights cannot be left out here: {reason}. Leave out blocks instead.")
-    steps = sum(each.steps for each in (*samplings, samplings[-1]))
+    steps = samplings[0].steps * (len(samplings) + _RUNS)
     with resources.progress(steps + len(names), "prune") as bar:
         inputs, whole = with_calls(model, AnswerRun(), samplings, lambda calls: _seen(calls, names), bar.update)
         at_rest(model)

@@ -180,6 +180,17 @@ class TestChoice:
         runs, model.runs = model.runs, 0
         plan_depth(model, DepthSettings(0.5, correction="none"))
         assert runs == len(worth) + 4 + 3 + 3 and model.runs == 4 + 3
+        for more in (
+            {},
+            {"greedy": True},
+            {"measure": "change"},
+            {"correction": "none"},
+            {"plain": True},
+            {"share": 0.0},
+        ):
+            settings, model.runs = DepthSettings(**{"share": 0.5, **more}), 0
+            plan_depth(model, settings)
+            assert settings.runs(4) == model.runs, more
         assert greedy.cost[2] <= max(worth.values())
 
     def test_ends_that_are_to_stay_stay(self, chance):

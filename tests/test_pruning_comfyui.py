@@ -7,8 +7,10 @@ from comfyui_models import RANDOM_MODELS
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
 from tokenreel.host import resources
+from tokenreel.models.pruning import DepthSettings
 from tokenreel.models.semi_structured import obstacle
 from tokenreel.nodes import pruning as nodes
+from tokenreel.nodes import pruning_steps
 from tokenreel.nodes.pruning import HALVED, PARTS, PruneModel, offered_parts
 
 SCRIPT = """
@@ -204,6 +206,11 @@ def test_the_node_says_what_it_takes():
     assert all(socket.tooltip.endswith(".") for socket in (*schema.inputs, *schema.outputs))
     assert [socket.get_io_type() for socket in schema.outputs] == ["MODEL", "STRING"]
     assert next(each for each in schema.inputs if each.id == "parts").options == offered_parts()
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"^Invalid MODEL \(str\)\. Connect "):
+        pruning_steps.leave_out_blocks("model", [], DepthSettings())
 
 
 def test_what_saves_nothing_here_is_not_offered(monkeypatch):
