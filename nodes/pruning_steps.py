@@ -51,9 +51,8 @@ def leave_out_blocks(
 
     plan = DepthPlan(0, {})
     check_model(model)
-    runs = (
-        settings.runs(len(blocks_of(model.model.diffusion_model))) + len(samplings) + 3 + 2 * ROUNDS
-    )  # to choose, to sample, to judge, to time
+    judging = 3 + 2 * ROUNDS
+    runs = settings.runs(len(blocks_of(model.model.diffusion_model))) + len(samplings) + judging
     with resources.progress(runs * samplings[0].steps, "prune") as bar:
         report = with_calls(model, AnswerRun(), samplings, work, bar.update, percents=percents)
 
