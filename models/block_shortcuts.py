@@ -73,7 +73,7 @@ class Seen:
 def fit_shortcut(seen: Sequence[Seen], correction: Correction = "low-rank", rank: int = RANK) -> Shortcut:
     """The simplest shortcut, at most of the form of `correction`, that does well on tokens it was not fitted to.
 
-    Of at least four runs one in four is held out; of fewer, one token in four. ValueError without tokens.
+    Of at least eight runs one in four is held out; of fewer, one token in four. ValueError without tokens.
     """
     if correction not in CORRECTIONS or rank < 1:
         raise ValueError(
@@ -102,7 +102,7 @@ def unexplained(seen: Sequence[Seen], shortcut: Shortcut) -> float:
 
 
 def _parted(seen: Sequence[Seen]) -> tuple[Seen, Seen]:
-    if len(seen) >= _HELD_OUT:
+    if len(seen) >= 2 * _HELD_OUT:  # of fewer, each may be a step unlike all others
         held_out = seen[_HELD_OUT - 1 :: _HELD_OUT]
         return _joined([each for number, each in enumerate(seen) if (number + 1) % _HELD_OUT]), _joined(held_out)
     whole = _joined(seen)
