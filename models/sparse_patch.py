@@ -158,38 +158,49 @@ def _by_window(call: AttentionCall, tiling: Tiling) -> Tensor:
 
 def _by_choice(call: AttentionCall, tiling: Tiling) -> Tensor:
     """As `_by_window`; each head chooses for itself."""
-    cubes, mask = tiling.cubes, call.key_mask()
-    assert cubes is not None
     q, k, v = (each.flatten(0, 1) for each in call.by_heads())  # [B * heads, N, d]
     everyone, N, d = v.shape
+    mask = call.key_mask()
     if mask is not None:
         mask = mask.expand(everyone // call.heads, -1).repeat_interleave(call.heads, 0)
+    made = v.new_empty(everyone, call.queries, d)
+    for some in torch.arange(everyone).split(max(1, _at_once(v.device) // (N * d))):
+        part = slice(int(some[0]), int(some[-1]) + 1)
+        hidden = None if mask is None else mask[part]
+        made[part] = _by_some(call, tiling, (q[part], k[part], v[part]), hidden)
+    return made.unflatten(0, (-1, call.heads)).transpose(1, 2).flatten(2)
+
+
+def _by_some(call: AttentionCall, tiling: Tiling, heads: tuple[Tensor, Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    """Of some heads: q, k, v `[heads, N, d]` and mask `[heads, N]` -> `[heads, N, d]`, likewise."""
+    q, k, v = heads
+    cubes, d = tiling.cubes, v.shape[-1]
+    assert cubes is not None
     scale = d**-0.5 if call.scale is None else call.scale
     summed = tiling.summed and mask is None  # what is hidden must not be summed up
-    asking, seen, said = room_for_weights(q, k, v, call.scale) if summed else (q, k, v)
-    # kernels of few bits know few sizes of heads
-    told: dict[str, Any] = {"low_precision_attention": False} if summed else {}
+    pooled, asking, seen, said = _moments(k, cubes), q, k, v
+    told: dict[str, Any] = {}
+    if summed:  # a token more for each cube
+        told = {"low_precision_attention": False}  # kernels of few bits know few sizes of heads
+        asking, seen, said = room_for_weights(q, k, v, call.scale)
+        seen, said = (torch.cat([each, _means(each, cubes).to(v.dtype)], 1) for each in (seen, said))
     rows = [each.reshape(-1, each.shape[-1]) for each in (seen, said)]
-    made = v.new_empty(everyone, call.queries, d)
-    at_once = _at_once(v.device)
-    for some in torch.arange(everyone).split(max(1, at_once // (N * d))):
-        part = slice(int(some[0]), int(some[-1]) + 1)
-        lines = torch.arange(len(some), device=v.device)[:, None, None]
-        pooled = _moments(k[part], cubes)
-        sums = [_means(each[part], cubes).to(v.dtype) for each in (seen, said)] if summed else []
-        for tiles in tiling.tiles:
-            count = max(1, at_once // (len(some) * (tiling.budget + len(tiling.sinks)) * d))
-            for queries, own in zip(tiles.queries.split(count), tiles.own.split(count), strict=True):
-                keys, unseen = _chosen(q[part][:, queries].float().mean(2) * scale, pooled, own, tiling)
-                hidden = None if mask is None else mask[part][lines, keys].flatten(0, 1)[:, None]
-                index = (keys + (lines + part.start) * N).flatten(0, 1)
-                given = [each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows]
-                if sums:
-                    more = _summaries(sums[0], sums[1], unseen, d)
-                    given = [torch.cat(pair, 1) for pair in zip(given, more, strict=True)]
-                found = call.part(asking[part][:, queries].flatten(0, 1), *given, 1, hidden, **told)
-                made[part, queries.flatten()] = found[..., :d].reshape(len(some), -1, d)
-    return made.unflatten(0, (-1, call.heads)).transpose(1, 2).flatten(2)
+    sums = torch.arange(v.shape[1], seen.shape[1], device=v.device)
+    lines = torch.arange(len(v), device=v.device)[:, None, None]
+    made = torch.empty_like(q)
+    for tiles in tiling.tiles:
+        count = max(1, _at_once(v.device) // (len(v) * (tiling.budget + len(tiling.sinks)) * d))
+        for queries, own in zip(tiles.queries.split(count), tiles.own.split(count), strict=True):
+            keys, unseen = _chosen(q[:, queries].float().mean(2) * scale, pooled, own, tiling)
+            hidden = None if mask is None else mask[lines, keys].flatten(0, 1)[:, None]
+            keys = torch.cat([keys, sums.expand(*keys.shape[:2], -1)], -1)
+            index = (keys + lines * seen.shape[1]).flatten(0, 1)
+            here, there = (each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows)
+            if summed:
+                here[:, -len(sums) :, d] = _weights_of(unseen).flatten(0, 1).to(v.dtype)
+            found = call.part(asking[:, queries].flatten(0, 1), here, there, 1, hidden, **told)
+            made[:, queries.flatten()] = found[..., :d].reshape(len(v), -1, d)
+    return made
 
 
 def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
@@ -216,15 +227,9 @@ def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> tupl
     return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1), unseen
 
 
-def _summaries(keys: Tensor, values: Tensor, unseen: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-    """A key and a value for each cube, `[heads * tiles, cubes, C]`, of their means `[heads, cubes, C]`.
-
-    In `channel` they weigh as much as the tokens of the cube that are `unseen`; nothing where there are none.
-    """
-    weights = torch.where(unseen > 0, unseen.clamp_min(1).log(), _NOTHING)
-    seen = keys[:, None].expand(-1, unseen.shape[1], -1, -1).clone()
-    seen[..., channel] = weights.to(seen.dtype)
-    return seen.flatten(0, 1), values[:, None].expand(-1, unseen.shape[1], -1, -1).flatten(0, 1)
+def _weights_of(unseen: Tensor) -> Tensor:
+    """What is added to the scores of cubes of which so many tokens are summed up; with none they do not count."""
+    return torch.where(unseen > 0, unseen.clamp_min(1).log(), _NOTHING)
 
 
 def _weights(cubes: Cubes) -> Tensor:
