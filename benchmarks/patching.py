@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ..models.checkpoint import WEIGHTS, file_digest
 from .arguments import chosen_parts
 from .patching_attention import measure_attention
 from .patching_exact import measure_exact
@@ -13,6 +14,7 @@ from .patching_fidelity import measure_fidelity
 from .patching_forward import measure_forward
 from .patching_merging import measure_merging
 from .patching_models import NO_COMFYUI
+from .patching_network import NET
 
 
 def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -40,7 +42,8 @@ def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> d
         if made is not None:
             found[part] = made
     # what others measured meanwhile is kept too: it is read last
-    return {**kept_parts("patching"), **found}
+    digest = file_digest(WEIGHTS / f"generator_{NET}.safetensors")
+    return {"weights": {f"generator_{NET}": digest}, **kept_parts("patching"), **found}
 
 
 _NEEDS = {"fidelity": "clips", "merging": "clips"}

@@ -31,7 +31,7 @@ DENSITIES = (0.1, 0.15, 0.2, 0.3)
 FIRST_FRAME_FROM = 0.15  # of the keys: the first frame is a ninth of them
 RATIO = 0.5
 THREADS = 2
-DENSE, DEFAULT = "dense", "dense, ComfyUI's own choice on a CPU"
+DENSE, DEFAULT = "dense", "dense, what ComfyUI takes on a CPU by itself"
 _ROUNDS = 5
 
 

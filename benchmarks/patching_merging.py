@@ -171,13 +171,14 @@ class _Layer(nn.Module):
 @contextmanager
 def merging(net: TokenGenerator, way: Way) -> Iterator[None]:
     """Layers of attention of that network give what `way` says."""
-    layers = [block.parts[1] for block in net.blocks]
-    for number, (block, layer) in enumerate(zip(net.blocks, layers, strict=True)):
+    blocks: list[Any] = list(net.blocks)
+    layers = [block.parts[1] for block in blocks]
+    for number, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
         block.parts[1] = _Layer(layer, number, way)
     try:
         yield
     finally:
-        for block, layer in zip(net.blocks, layers, strict=True):
+        for block, layer in zip(blocks, layers, strict=True):
             block.parts[1] = layer
 
 

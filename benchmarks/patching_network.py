@@ -26,8 +26,8 @@ from .tokens import clips_in
 
 NET = "full"
 """Name of the weights: softmax over all tokens in every block."""
-SIDE = 256
-"""Pixels of the frames: 32 x 32 tokens each."""
+SIDE = 192
+"""Pixels of the frames: 24 x 24 tokens each."""
 
 
 class Asked(NamedTuple):
