@@ -4,6 +4,7 @@ Beside the tensors of `QuantizedWeight.file_tensors` the metadata lists all quan
 `_quantization_metadata`: loaders look for either. One layer is in memory at a time, whatever the size of the file.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -39,6 +40,7 @@ _DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ALIGNED = 64  # bytes
 _Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
@@ -156,6 +158,50 @@ def _announced(
             announced[f"{prefix}{layer.name}.{part}"] = dtype, shape
         configs[f"{prefix}{layer.name}"] = layer_config(kind, layer.shape, rotated=rotated)
     return announced, configs
+
+
+class WeightStore:
+    """Quantized weights in a file of their own, read back as they are used: they take no memory that is not to spare.
+
+    Use it in a `with` block. The file has no name any more after that, and goes with the last tensor of it; where the
+    system does not allow that, it goes with its folder.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._layouts: dict[str, dict[str, tuple[int, torch.dtype, tuple[int, ...]]]] = {}
+        self._file = path.open("wb")
+
+    def __enter__(self) -> "WeightStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        with contextlib.suppress(PermissionError):  # in use, on Windows
+            self._path.unlink(missing_ok=True)
+
+    def add(self, name: str, weight: QuantizedWeight) -> None:
+        """Writes a weight; it may be freed then."""
+        places = {}
+        for part, tensor in weight.file_tensors().items():
+            self._file.write(b"\0" * (-self._file.tell() % _ALIGNED))
+            places[part] = self._file.tell(), tensor.dtype, tuple(tensor.shape)
+            self._file.write(_bytes(tensor))
+        self._layouts[name] = places
+
+    def read(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """All layers' `file_tensors`, after which none can be added."""
+        self._file.close()
+        size = self._path.stat().st_size
+        held = torch.from_file(str(self._path), shared=False, size=size, dtype=torch.uint8) if size else torch.zeros(0)
+        for name, places in self._layouts.items():
+            yield (
+                name,
+                {
+                    part: held[start : start + dtype.itemsize * math.prod(shape)].view(dtype).reshape(shape)
+                    for part, (start, dtype, shape) in places.items()
+                },
+            )
 
 
 def read_layers(path: Path) -> Iterator[tuple[str, QuantizedWeight | Tensor]]:

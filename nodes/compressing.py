@@ -1,5 +1,6 @@
 """A MODEL in fewer bits, and into a file: Quantize Model, Save Model."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from ..host.api import io, ui
 from ..host.probing import Sampling, samplers, schedulers
 from ..models.quantization import KINDS, QuantizationSettings
 from ..models.quantization_report import QuantizationReport, describe_quantization
+from ..models.quantized_files import WeightStore
 from ..video.layer_plot import layer_plot
 from .quantized_model_steps import mixed_formats, quantize_model, record_model, save_model
 from .sources import to_images
@@ -57,6 +59,13 @@ def _wishes() -> list[Any]:
             advanced=True,
             tooltip="For int8 on a CPU: keep each weight in the order in which it is fastest, too, which takes as much "
             "memory again, and leave alone the layers that are faster in float.",
+        ),
+        io.Boolean.Input(
+            "on_disk",
+            default=False,
+            advanced=True,
+            tooltip="Keep the quantized weights in a temporary file while this ComfyUI runs, and read them as they are "
+            "used: for models that fit into memory only once.",
         ),
         io.String.Input(
             "keep",
@@ -123,6 +132,7 @@ class QuantizeModel(io.ComfyNode):
         error: float,
         smoothing: bool,
         fast: bool,
+        on_disk: bool,
         keep: str,
         positive: Any = None,
         negative: Any = None,
@@ -138,7 +148,7 @@ class QuantizeModel(io.ComfyNode):
         if latent_image is not None and positive is not None:
             both = positive, positive if negative is None else negative
             sampling = Sampling(*both, latent_image, 0, steps, cfg, sampler_name, scheduler)
-        made, report = _quantized(model, settings, sampling, kept=_patterns(keep), fast=fast)
+        made, report = _quantized(model, settings, sampling, kept=_patterns(keep), fast=fast, on_disk=on_disk)
         text, plot = describe_quantization(report), to_images([_drawn(report)[None]])
         return io.NodeOutput(made, text, plot, ui={**ui.PreviewImage(plot, cls=cls).as_dict(), "text": (text,)})
 
@@ -149,15 +159,23 @@ def _patterns(keep: str) -> tuple[str, ...]:
 
 
 def _quantized(
-    model: Any, settings: QuantizationSettings, sampling: Sampling | None, *, kept: tuple[str, ...], fast: bool
+    model: Any,
+    settings: QuantizationSettings,
+    sampling: Sampling | None,
+    *,
+    kept: tuple[str, ...],
+    fast: bool,
+    on_disk: bool,
 ) -> tuple[Any, QuantizationReport]:
     recorded = None
     if sampling is not None:
         with resources.progress(2 * sampling.steps, "sampling") as bar:
             recorded = record_model(model, sampling, bar.update)
-    with resources.progress(None, "quantizing") as bar:
-        inputs = None if recorded is None else recorded.inputs
-        made, report = quantize_model(model, settings, kept=kept, inputs=inputs, fast=fast, step=_counted(bar))
+    inputs = None if recorded is None else recorded.inputs
+    disk = WeightStore(Path(files.temp_path(".weights"))) if on_disk else contextlib.nullcontext()
+    with disk as store, resources.progress(None, "quantizing") as bar:
+        options = {"kept": kept, "inputs": inputs, "fast": fast, "store": store}
+        made, report = quantize_model(model, settings, **options, step=_counted(bar))
     if recorded is not None and sampling is not None:
         with resources.progress(sampling.steps, "sampling") as bar:
             report.notes.append(recorded.compare(sampling.run(made, bar.update)))

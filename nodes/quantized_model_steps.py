@@ -19,7 +19,7 @@ from ..models.quantizable_layers import LayerFilter, find_preset
 from ..models.quantization import Layer, QuantizationSettings, chosen_layers, plan
 from ..models.quantization import quantized_layers as made_layers
 from ..models.quantization_report import LayerReport, QuantizationReport
-from ..models.quantized_files import file_type, quantization_metadata, write_tensors
+from ..models.quantized_files import WeightStore, file_type, quantization_metadata, write_tensors
 from ..models.quantized_formats import FORMATS, QuantizedWeight, layer_config, quantize_weight
 
 
@@ -85,13 +85,15 @@ def quantize_model(
     kept: tuple[str, ...] = (),
     inputs: Mapping[str, LayerInputs] | None = None,
     fast: bool = False,
+    store: WeightStore | None = None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Any, QuantizationReport]:
     """A copy of a MODEL with quantized layers, and what became of it. The source is left alone.
 
     LoRAs on it are in the quantized weights; such as are put on the result later are added to them as for any model.
     fast: for int8 on a CPU, take more memory for speed, and keep the layers that are faster in float as they are.
-    step: called before each layer with how many are done, of how many; it may raise to cancel.
+    store: where the weights are to lie, by default in memory. step: called before each layer with how many are done, of
+    how many; it may raise to cancel.
     """
     start, fast = time.perf_counter(), fast and str(getattr(model, "load_device", "")) == "cpu"
     if not quantized_layers.is_supported():
@@ -109,19 +111,26 @@ def quantize_model(
     others = before - sum(layer.nbytes for layer in layers)
     kinds = plan(layers, settings, other_bytes=others, inputs=inputs, step=lambda: step(next(done), total))
     dtype = quantized_models.compute_dtype(model)
+
+    def layer_of(name: str, tensors: Mapping[str, Tensor]) -> Any:
+        return quantized_layers.make_layer(modules[name], tensors, dtype, _MATH, packed=fast)
+
     patched = {key.removeprefix(quantized_models.PART).removesuffix(".weight") for key in model.patches}
     made: dict[str, Any] = {}
     reports: list[LayerReport] = []
     for layer, weight, report in made_layers(layers, kinds, settings, inputs=inputs):
         step(next(done), total)
         if weight is not None:
-            old = modules[layer.name]
-            new = quantized_layers.make_layer(old, weight.file_tensors(), dtype, _MATH, packed=fast)
+            new, old = layer_of(layer.name, weight.file_tensors()), modules[layer.name]
             if fast and layer.name not in patched and not _is_faster(new, old, (inputs or {}).get(layer.name)):
                 report = LayerReport(layer.name, KEPT, layer.shape, layer.nbytes, layer.nbytes, 0.0)
-            else:
+            elif store is None:
                 made[layer.name] = new
+            else:
+                store.add(layer.name, weight)
         reports.append(report)
+    if store is not None:
+        made = {name: layer_of(name, tensors) for name, tensors in store.read()}
     after = before + sum(report.nbytes - report.nbytes_before for report in reports)
     result = quantized_models.replace_layers(model, made)
     return result, QuantizationReport(before, after, reports, time.perf_counter() - start, bool(inputs))

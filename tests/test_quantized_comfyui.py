@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from comfyui_models import RANDOM_MODELS
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
 from tokenreel.nodes.compressing import QuantizeModel, SaveModel
@@ -117,7 +118,7 @@ print(json.dumps(seen))
 NODES = """
 source = build("wan")
 seen, given = {}, [conditions("wan"), conditions("wan"), {"samples": torch.zeros(1, 16, 2, 6, 8)}, 2, 1.0]
-made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, False, "blocks.0., ffn.2", *given).args
+made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, False, False, "blocks.0., ffn.2", *given).args
 names = [n for n, each in made.model.diffusion_model.named_modules() if hasattr(each, "quant_format")]
 seen["int8"] = [names, text, list(plot.shape)]
 steps.save_model(made, FOLDER / "smooth.safetensors")
@@ -125,24 +126,50 @@ seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors"), "w
     sum(name.endswith("pre_quant_scale") for name in made.model.diffusion_model.state_dict())]
 lean, _ = steps.quantize_model(source, QuantizationSettings("int8"))
 steps._is_faster = lambda new, old, inputs: new.in_features > 256
-made, text, _ = QuantizeModel.execute(source, "int8", 0.4, 0.0, False, True, "").args
+made, text, _ = QuantizeModel.execute(source, "int8", 0.4, 0.0, False, True, False, "").args
 fast = sample(made, "wan")
 kinds = [each.weight._params.rotated and each._packed is not None for each in made.model.diffusion_model.modules()
     if hasattr(each, "quant_format")]
 after = made.clone()
 after.add_patches(lora(source), 1.0)
 seen["fast"] = [text, kinds, *(off(sample(each, "wan"), fast) for each in (lean, after, made))]
-made, text, _ = QuantizeModel.execute(source, "mixed", 0.6, 0.0, False, False, "").args
+made, text, _ = QuantizeModel.execute(source, "mixed", 0.6, 0.0, False, False, False, "").args
 seen["mixed"] = text
 with files.session(output_dir=FOLDER):
+    held = QuantizeModel.execute(source, "int8", 0.4, 0.0, False, False, True, "").args[0]
+    stored = QuantizeModel.execute(source, "nvfp4", 0.4, 0.0, False, False, True, "").args[0]
+    there = {each.weight._qdata.untyped_storage().data_ptr() for each in held.model.diffusion_model.modules()
+        if hasattr(each, "quant_format")}
+    other, _ = steps.quantize_model(source, QuantizationSettings("nvfp4"))
+    seen["on disk"] = [off(sample(held, "wan"), sample(lean, "wan")), off(sample(stored, "wan"), sample(other, "wan")),
+        len(there), [path.name for path in Path(files.temp_dir()).glob("*.weights")]]
     name, said = SaveModel.execute(made, "models/small").args
     path = Path(files.output_dir(), name)
     seen["saved"] = off(sample(comfy.sd.load_diffusion_model(str(path)), "wan"), sample(made, "wan"))
 for wrong in ((made, "int8"), ("no model", "int8")):
     try:
-        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, False, "")
+        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, False, False, "")
     except (ValueError, TypeError) as error:
         seen.setdefault("refused", []).append(str(error))
+print(json.dumps(seen))
+"""
+
+FAMILIES_OF_COMFYUI = """
+import json
+from tokenreel.models.quantization import QuantizationSettings
+from tokenreel.nodes.patching import EfficientAttention
+from tokenreel.nodes.quantized_model_steps import quantize_model
+seen = {}
+for kind in KINDS:
+    source, size = build(kind), (3, 5, 7) if kind == "ltxv" else (3, 10, 14)
+    true = sample(source, kind, size)
+    quantized, report = quantize_model(source, QuantizationSettings("int8"))
+    def patched(model):
+        return EfficientAttention.execute(model, "top-k", 0.5, True, 0.0, 1.0, 0, 0, 0).args[0]
+    both = [sample(patched(quantized), kind, size),
+        sample(quantize_model(patched(source), QuantizationSettings("int8"))[0], kind, size)]
+    seen[kind] = [report.counts(), float((sample(quantized, kind, size) - true).norm() / true.norm()),
+        difference(*both), difference(both[0], true), difference(sample(source, kind, size), true)]
 print(json.dumps(seen))
 """
 
@@ -254,11 +281,24 @@ class TestNodes:
         assert "2 in int8" in text and "18 kept" in text and kinds == [True, True]
         assert 0 < other < 0.01 and patched > 0.001 and again == 0.0
 
+    def test_weights_in_a_file_of_their_own(self, nodes):
+        assert nodes["on disk"] == [0.0, 0.0, 1, []]  # one mapping for all layers, of a file that has no name any more
+
     def test_mixed_and_saved(self, nodes):
         assert "the weights alone" in nodes["mixed"] and nodes["saved"] == 0.0
 
     def test_refused(self, nodes):
         assert "quantized already" in nodes["refused"][0] and "Invalid MODEL (str)" in nodes["refused"][1]
+
+
+@needs_comfyui
+@pytest.mark.comfyui
+def test_other_families_and_patches_before_and_after():
+    seen = json.loads(run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + FAMILIES_OF_COMFYUI).splitlines()[-1])
+    assert len(seen) >= 6
+    for counts, error, apart, patch, source in seen.values():
+        assert counts["int8"] >= 20 and 0 < error < 0.01
+        assert apart == 0.0 < patch and source == 0.0
 
 
 @needs_comfyui

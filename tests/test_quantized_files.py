@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tokenreel.models.quantizable_layers import LayerFilter
 from tokenreel.models.quantization import QuantizationSettings
-from tokenreel.models.quantized_files import METADATA, PREFIX, quantize_file, read_layers, write_tensors
+from tokenreel.models.quantized_files import METADATA, PREFIX, WeightStore, quantize_file, read_layers, write_tensors
 from tokenreel.models.quantized_formats import FORMATS, QuantizedWeight, quantize_weight
 
 
@@ -159,6 +159,39 @@ class TestWritten:
     def test_types_that_files_do_not_have(self, tmp_path):
         with pytest.raises(ValueError, match="Invalid type"):
             write_tensors(tmp_path / "x.safetensors", {"a": (torch.complex64, (1,))}, [], {})
+
+
+class TestStore:
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_weights_come_back(self, tmp_path, kind):
+        weights = {name: quantize_weight(state()[f"{name}.weight"], kind) for name in TAKEN}
+        with WeightStore(tmp_path / "w") as store:
+            for name, weight in weights.items():
+                store.add(name, weight)
+            found = dict(store.read())
+        assert list(found) == list(TAKEN)
+        for name, weight in weights.items():
+            for part, tensor in weight.file_tensors().items():
+                assert found[name][part].dtype == tensor.dtype and torch.equal(
+                    found[name][part].float(), tensor.float()
+                )
+
+    def test_nothing_stored(self, tmp_path):
+        with WeightStore(tmp_path / "w") as store:
+            assert not dict(store.read())
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a file in use keeps its name there")
+    def test_the_file_goes(self, tmp_path):
+        with WeightStore(tmp_path / "w") as store:
+            store.add("a", quantize_weight(state()["blocks.0.ffn.0.weight"], "int8"))
+            found = dict(store.read())
+        assert not list(tmp_path.iterdir()) and found["a"]["weight"].any()
+
+    def test_it_goes_when_cancelled(self, tmp_path):
+        with pytest.raises(InterruptedError), WeightStore(tmp_path / "w") as store:
+            store.add("a", quantize_weight(state()["blocks.0.ffn.0.weight"], "int8"))
+            raise InterruptedError
+        assert not list(tmp_path.iterdir())
 
 
 MEASURE = """
