@@ -34,6 +34,8 @@ WindowKernel = Literal["tiles", "flex"]
 WINDOW_KERNELS: tuple[WindowKernel, ...] = get_args(WindowKernel)
 TILES = {"window": (4, 8, 8), "top-k": (2, 8, 8)}
 """Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
+LARGE_TILES = {"window": (4, 16, 16), "top-k": (4, 8, 16)}
+"""Those on a GPU, where to copy the keys of a tile takes as long as to compute with them for some hundred queries."""
 CUBE = (2, 4, 4)
 """Frames, rows and columns of the keys that are chosen together."""
 _AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
@@ -47,7 +49,7 @@ class SparseSettings:
     """`density` is the share of the keys that a tile sees, those that all see not counted, in (0, 1].
 
     `kernel`: "flex" has windows computed by FlexAttention where that is faster.
-    `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`.
+    `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`, or `LARGE_TILES`.
     `first_frame`: all tokens see it. `summary`: of top-k, all that a tile does not see counts as one key for each cube;
     these keys are part of the density.
     """
@@ -118,7 +120,7 @@ class SparseRun(Run):
 
     def _tiled(self, place: Place, device: torch.device) -> Tiling | None:
         asked = self.settings
-        tile = asked.tile or TILES[asked.kind]
+        tile = asked.tile or (TILES if device.type == "cpu" else LARGE_TILES)[asked.kind]
         more: Any = {"density": asked.density, "first_frame": asked.first_frame}
         if asked.kind == "window":
             tiling = tile_for_windows(place, tile, window=asked.window, **more)

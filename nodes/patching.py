@@ -76,13 +76,14 @@ class EfficientAttention(io.ComfyNode):
                 io.Combo.Input(
                     "kind",
                     options=list(SPARSE_KINDS),
-                    default="window",
-                    tooltip="window: what is near in time and space. top-k: what fits best, chosen anew by each head. "
+                    default="top-k",
+                    tooltip="top-k: what fits best, chosen anew by each head; the rest counts by its mean. window: what "
+                    "is near in time and space; less work for the same density, and further from the model's result. "
                     "linear, performer: experimental, for models trained with them; others give noise.",
                 ),
                 io.Float.Input(
                     "density",
-                    default=0.3,
+                    default=0.2,
                     min=0.02,
                     max=1.0,
                     step=0.01,
