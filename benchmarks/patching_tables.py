@@ -190,7 +190,7 @@ def _exact(result: dict[str, Any]) -> str:
     rows = [
         [
             f"{FAMILIES.get(name, name)} ({row['class']})",
-            f"{row['difference']:.1f}",
+            f"{row['difference']:g}",
             "bit-equal" if row["kept"] else "changed",
         ]
         for name, row in result["families"].items()
@@ -202,8 +202,8 @@ def _exact(result: dict[str, Any]) -> str:
         "top-k of all keys, merging of no token, one over the other. "
         f"{grids['cases']} videos on grids of {len(grids['grids'])} sizes, odd and prime, alone and in batches, with "
         "references before, guides and frames behind, masks, padded text: "
-        f"{len(grids['errors'])} errors, largest difference where nothing is left out {grids['difference']:.1f}, "
-        f"{calls['patched']:,} calls patched."
+        f"{len(grids['errors'])} errors; largest difference where nothing is left out: {grids['difference']:g}; calls "
+        f"patched: {calls['patched']:,}."
     )
     head = ["", "difference where nothing is left out", f"source after {result['cycles']} patches"]
     return f"{table(head, rows)}\n\n{text}"
