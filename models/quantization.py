@@ -167,6 +167,10 @@ def planned_bytes(shape: tuple[int, int], kind: str, settings: QuantizationSetti
 # -- our own networks
 
 
+OUR_NETWORKS = QuantizationSettings(rotation=False, smoothing=True)
+"""int8 for layers of few inputs: turning those costs as much as the layer, smoothing them next to nothing."""
+
+
 def linear_layers(net: nn.Module) -> list[Layer]:
     """All linear layers of a network, by the names of their modules."""
     found = [(name, each) for name, each in net.named_modules() if is_linear(each)]
@@ -190,11 +194,11 @@ def quantize_network(
 ) -> QuantizationReport:
     """Replaces linear layers of a network of ours, in place; each float weight is freed before the next is read.
 
-    run: runs the network once; what its layers are given is recorded for errors and for how many tokens come at a time.
-    only_faster: keep the float layer where int8 is not faster on this machine. step: called with each layer's name
-    before it is taken; it may raise, and then the layers so far are replaced.
+    settings: by default OUR_NETWORKS. run: runs the network once; what its layers are given is recorded for errors and
+    for how many tokens come at a time. only_faster: keep the float layer where int8 is not faster on this machine.
+    step: called with each layer's name before it is taken; it may raise, and then the layers so far are replaced.
     """
-    asked, start = settings or QuantizationSettings(), time.perf_counter()
+    asked, start = settings or OUR_NETWORKS, time.perf_counter()
     inputs: dict[str, LayerInputs] = {}
     if run is not None:
         with recorded(net) as recorder:

@@ -238,7 +238,10 @@ class TestNetwork:
         report = quantize_network(net, run=lambda: net(X), only_faster=False)
         assert psnr(net(X), true) >= max(40, psnr(plain(X), true) + 6)
         assert report.counts() == {"int8": 4} and report.measured
-        assert (report.nbytes_before, report.nbytes) == (before, before - 4 * (256 * 256 * 3 - 4 * 256))
+        assert (report.nbytes_before, report.nbytes) == (
+            before,
+            before - 4 * (256 * 256 * 3 - 2 * 4 * 256),
+        )  # two scales
 
     def test_our_generator(self):
         """At random tokens, which are as unlike to each other as can be."""
