@@ -74,12 +74,12 @@ class ProbeFidelity(io.ComfyNode):
                 *_sampling(),
                 io.Float.Input(
                     "wished_error",
-                    default=0.1,
+                    default=0.2,
                     min=0.0,
                     max=2.0,
                     step=0.01,
                     tooltip="How far nine of ten answers of a patched layer may lie from the dense ones, as a share of "
-                    "these. 0.1 is hardly seen, 0.3 often is.",
+                    "these. Sparse attention as it is published lies at 0.15 to 0.3; at 0 nothing may change.",
                 ),
             ],
             outputs=[
