@@ -90,7 +90,7 @@ def _runs(clip: CodedClip) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def compared(net: TokenGenerator, fitted: Sequence[Inputs], judged: Sequence[Inputs]) -> dict[str, Any]:
-    """Bits lost by which blocks, and what stands for them; `either`: with shortcuts only where they do better.
+    """Bits lost by which blocks, with nothing in their place, and with shortcuts.
 
     Shortcuts are fitted to one half of the clips, blocks are chosen by the other; all is told of clips apart.
     """
@@ -106,11 +106,10 @@ def compared(net: TokenGenerator, fitted: Sequence[Inputs], judged: Sequence[Inp
             losses = [judge.cost(_plan(first, numbers, correction)) - whole for numbers in sets]
             loss[which] = sum(losses) / len(losses)
         worth = [plan.worth[number] for number in range(blocks)]
-        found[form] = {"left_out": list(plan.left_out), "worth": worth, "parameters": list(plan.parameters)} | loss
-    plan = plan_depth(first, DepthSettings(SHARE, plain=True), second)
-    forms = [each[0].form if each else "none" for each in plan.shortcuts.values()]
-    either = {"left_out": list(plan.left_out), "forms": forms, "chosen": judge.cost(plan) - whole}
-    return found | {"either": either}
+        forms = [each[0].form if each else "none" for each in plan.shortcuts.values()]
+        said = {"left_out": list(plan.left_out), "forms": forms, "worth": worth, "parameters": list(plan.parameters)}
+        found[form] = said | loss
+    return found
 
 
 def drawn(blocks: int, count: int) -> list[tuple[int, ...]]:

@@ -50,15 +50,13 @@ class Calibration(Protocol):
 class DepthSettings:
     """`share` of the blocks to leave out, in [0, 0.5], and how.
 
-    measure: what says how much a block is worth; output: the cost of the model without it, its shortcut in place.
-    plain: it is also measured with nothing in its place, which is kept where that costs less. greedy: all that are left
+    measure: what says how much a block is worth; output: the cost of the model without it. greedy: all that are left
     are measured again when one was chosen. correction: the most that a shortcut may be, of `rank` from 1 on. first,
     last: so many blocks at both ends stay.
     """
 
     share: float = 0.2
     measure: Measure = "output"
-    plain: bool = False
     greedy: bool = False
     correction: Correction = "low-rank"
     rank: int = RANK
@@ -82,7 +80,7 @@ class DepthSettings:
         """How often `plan_depth` runs through all inputs of such a model."""
         count, fits, runs = self.count(blocks), self.correction != "none", 3
         for chosen in range(0, count, 1 if self.greedy else max(1, count)):
-            tries = (len(self.candidates(blocks)) - chosen) * (1 + (self.plain and fits))
+            tries = (len(self.candidates(blocks)) - chosen) * (1 + fits)
             runs += fits + tries if self.measure == "output" else 1
         return runs + count * fits
 
@@ -141,9 +139,9 @@ def plan_depth(calibration: Calibration, settings: DepthSettings, judge: Calibra
     """Which blocks to leave out, and what stands in for them, as measured on the calibration's inputs.
 
     judge: the same model on other inputs, on which it is then measured what shortcuts are worth that were fitted to the
-    first; on those they were fitted to they do better than they are.
-    Takes as many runs over the inputs as there are blocks where the output is the measure, a few otherwise, and with
-    `greedy` as many again for each block that is left out.
+    first; on those they were fitted to they do better than they are. Where the output is the measure, every block is
+    left out once with nothing in its place and once with its shortcut. `DepthSettings.runs` says how often all inputs
+    are run through the model.
     """
     count, candidates = settings.count(calibration.blocks), settings.candidates(calibration.blocks)
     chosen: dict[int, tuple[Shortcut, ...]] = {}
@@ -169,7 +167,12 @@ def judged(calibration: Calibration, plan: DepthPlan) -> DepthPlan:
 
 
 class Worth(NamedTuple):
-    """What a block is worth; `plain`: nothing in its place is the better shortcut."""
+    """What a block is worth; `plain`: the model does better with nothing in its place than with a shortcut.
+
+    Between two blocks whose shortcuts do as well, that one is worth less which does less harm without: how much of
+    what a shortcut makes up for it still makes up for on inputs unlike those it was fitted to, nobody knows; half of
+    it counts.
+    """
 
     cost: float
     plain: bool = False
@@ -191,12 +194,12 @@ def measure_blocks(
     shortcuts = fit_blocks(calibration, settings, numbers, chosen)
     found = {}
     for number in numbers:
-        tried = {False: shortcuts[number]} | ({True: ()} if settings.plain and any(shortcuts[number]) else {})
-        costs = (
-            Worth(judge.cost(DepthPlan(calibration.blocks, {**chosen, number: each})), plain)
-            for plain, each in tried.items()
-        )
-        found[number] = min(costs)
+        costs = [
+            judge.cost(DepthPlan(calibration.blocks, {**chosen, number: each}))
+            for each in ([(), shortcuts[number]] if shortcuts[number] else [()])
+        ]
+        plain = costs[0] <= costs[-1]
+        found[number] = Worth(costs[0] if plain else sum(costs) / 2, plain)
     return found
 
 

@@ -13,6 +13,7 @@ from tokenreel.models.pruning import (
     DepthSettings,
     GeneratorCalibration,
     answered_generator,
+    fit_blocks,
     judged,
     plan_depth,
     prune_generator,
@@ -148,13 +149,20 @@ class TestChoice:
         assert plan.parameters == (20, 0)
 
     def test_what_a_shortcut_can_do_counts(self, chance):
-        """A block that does much, but what a shortcut does as well, is worth less than one that does little."""
-        model = Layers([3 * torch.eye(6), 0.05 * torch.randn(6, 6, generator=chance)], chance)
+        """A block that does much, but what a shortcut does as well, is worth less than one that it cannot stand for."""
+        model = Layers([0.6 * torch.eye(6), 0.14 * torch.randn(6, 6, generator=chance)], chance)
         plain = plan_depth(model, DepthSettings(0.5, correction="none"))
         corrected = plan_depth(model, DepthSettings(0.5, correction="affine"))
-        assert plain.left_out == (1,) and corrected.left_out == (0,)
+        assert plain.worth[0] > plain.worth[1] and plain.left_out == (1,)
+        assert corrected.left_out == (0,)
         assert corrected.cost[2] < 1e-9 < plain.cost[2] < corrected.cost[1]
         assert corrected.parameters == (10, 12)
+
+    def test_half_of_what_a_shortcut_makes_up_for_counts(self, chance):
+        model = Layers([3 * torch.eye(6), 0.1 * torch.eye(6)], chance)
+        plan = plan_depth(model, DepthSettings(0.5, correction="affine"))
+        assert plan.left_out == (1,)
+        assert plan.worth[0] == pytest.approx(model.cost(DepthPlan(2, {0: ()})) / 2, rel=1e-3)
 
     def test_correction_costs_less(self, chance):
         model = layers(chance)
@@ -165,9 +173,9 @@ class TestChoice:
         """What is nearest to a block's own answer need not be what the model does best with."""
         model = layers(chance, (0.3, 0.4))
         model.wanted = [model.run(DepthPlan(2, {1: ()}), each) for each in model.tokens]
-        found = {plain: plan_depth(model, DepthSettings(0.5, plain=plain)) for plain in (False, True)}
-        assert found[True].left_out == (1,) and found[True].shortcuts[1] == () and found[True].cost[2] == 0
-        assert found[False].cost[2] > 0.01
+        plan = plan_depth(model, DepthSettings(0.5))
+        assert plan.left_out == (1,) and plan.shortcuts[1] == () and plan.cost[2] == plan.worth[1] == 0
+        assert model.cost(DepthPlan(2, fit_blocks(model, DepthSettings(), [1], {}))) > 0.01
 
     def test_greedy_looks_again(self, chance):
         """Two blocks that undo each other are worth much one by one, and nothing once the other is gone."""
@@ -185,7 +193,6 @@ class TestChoice:
             {"greedy": True},
             {"measure": "change"},
             {"correction": "none"},
-            {"plain": True},
             {"share": 0.0},
         ):
             settings, model.runs = DepthSettings(**{"share": 0.5, **more}), 0
@@ -217,7 +224,7 @@ class TestChoice:
         other.wanted = [other.run(lambda number, given, block: block(), each) for each in other.tokens]
         settings = DepthSettings(0.4, rank=6)
         plan = plan_depth(model, settings, other)
-        assert other.runs == 5 + 3 and plan.cost[2] == other.cost(plan)
+        assert other.runs == 2 * 5 + 3 and plan.cost[2] == other.cost(plan)
         assert set(plan.worth.values()).isdisjoint(plan_depth(model, settings).worth.values())
 
     def test_a_plan_is_judged_on_other_inputs(self, chance):
@@ -272,7 +279,7 @@ class TestGenerator:
         plan = plan_depth(calibration, DepthSettings(0.25, rank=4))
         pruned = prune_generator(net, plan)
         asked = torch.cat([pruned.bits(*each)[~each[1]] for each in calibration.inputs])
-        assert plan.left_out == (1,)
+        assert plan.left_out == (min(range(4), key=lambda number: plan.worth[number]),)
         assert plan.cost[2] == pytest.approx(float(asked.double().mean()), abs=1e-9)
         assert plan.cost[0] == pytest.approx(calibration.cost(DepthPlan(4, {})))
-        assert plan.parameters[0] == sum(each.numel() for each in net.blocks[1].parameters())
+        assert plan.parameters[0] == sum(each.numel() for each in net.blocks[plan.left_out[0]].parameters())
