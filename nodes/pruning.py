@@ -61,7 +61,7 @@ def _advanced() -> list[Any]:
             options=list(MEASURES),
             default=MEASURES[0],
             advanced=True,
-            tooltip="What a block is worth. output: what the model gives without it; as many runs as there are blocks. "
+            tooltip="What a block is worth. output: what the model gives without it; two runs for each block. "
             "change, cosine: what it does to its tokens; one run.",
         ),
         io.Combo.Input(
