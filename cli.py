@@ -69,7 +69,7 @@ def _failure(error: BaseException) -> str:
 
 
 def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
-    if args.command == "bench" or (args.command == "plan" and not args.json):
+    if args.command == "bench" or (args.command in ("plan", "quantize") and not args.json):
         print(facts["table"])
     elif args.json:
         print(json.dumps(_finite(facts), allow_nan=False))

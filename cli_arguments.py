@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__, commands, model_commands, token_commands
+from . import __version__, commands, model_arguments, token_commands
+from .argument_types import AMOUNT, ANY_AMOUNT, ANY_COUNT, COUNT, SIDE
 
 Add = Callable[..., argparse.ArgumentParser]
-
-FAMILIES = (
-    *("wan2.1", "wan2.1-1.3b", "wan2.2", "wan2.2-5b", "ltx-video", "ltx-2", "hunyuanvideo", "hunyuanvideo-1.5"),
-    *("cosmos", "cosmos-predict2", "generic"),
-)
-"""Those of models/model_families.py, which is not loaded for `--help`."""
-
-
-def _number(kind: Callable[[str], float], least: float, what: str, above: bool = False) -> Callable[[str], Any]:
-    """A parser of numbers from `least` up (or above it); argparse prints its complaint and exits with 2."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (value > least if above else value >= least) or math.isinf(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
-
-    return parse
-
-
-_COUNT = _number(int, 1, "a whole number of 1 or more")
-_SIDE = _number(int, 2, "a whole number of pixels, 2 or more")
-_AMOUNT = _number(float, 0, "a number above 0", above=True)
 
 
 def _add_run(add: Add) -> None:
@@ -64,7 +38,7 @@ def _add_demo(add: Add) -> None:
     parser = add("demo", commands.demo, "run a clip through the pack and write a report about it")
     parser.add_argument("video", metavar="VIDEO", nargs="?", help="a clip of yours (default: a reel drawn by numbers)")
     parser.add_argument("--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)")
-    parser.add_argument("--seconds", type=_AMOUNT, default=4.0, metavar="N", help="use at most so much of VIDEO (4)")
+    parser.add_argument("--seconds", type=AMOUNT, default=4.0, metavar="N", help="use at most so much of VIDEO (4)")
 
 
 def _add_shots(add: Add) -> None:
@@ -84,17 +58,15 @@ def _add_sample(add: Add) -> None:
         "times; dedupe: all but near-duplicates. For keyframes and dedupe the amount is a limit, and may be left out",
     )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--frames", type=_COUNT, metavar="N", help="how many frames to keep")
-    amount.add_argument("--fps", type=_AMOUNT, metavar="R", help="how many to keep per second, on average")
+    amount.add_argument("--frames", type=COUNT, metavar="N", help="how many frames to keep")
+    amount.add_argument("--fps", type=AMOUNT, metavar="R", help="how many to keep per second, on average")
     amount.add_argument(
         "--tokens-per-second",
-        type=_AMOUNT,
+        type=AMOUNT,
         metavar="T",
         help="as many as cost at most T as key frames: 1 per 8x8 pixels",
     )
-    parser.add_argument(
-        "--size", type=_SIDE, metavar="S", help="count tokens at a short side of S pixels (the video's)"
-    )
+    parser.add_argument("--size", type=SIDE, metavar="S", help="count tokens at a short side of S pixels (the video's)")
     parser.add_argument(
         "--preset",
         choices=("any", "4n+1", "6n+1", "8n+1"),
@@ -107,10 +79,10 @@ def _add_sample(add: Add) -> None:
         default="below",
         help="which number of the preset: that below the amount (default), above it, or the nearer one",
     )
-    parser.add_argument("--min-gap", type=_COUNT, default=1, metavar="N", help="least frames between kept ones (1)")
-    parser.add_argument("--max-gap", type=_COUNT, metavar="N", help="most frames between kept ones, and to the end")
+    parser.add_argument("--min-gap", type=COUNT, default=1, metavar="N", help="least frames between kept ones (1)")
+    parser.add_argument("--max-gap", type=COUNT, metavar="N", help="most frames between kept ones, and to the end")
     parser.add_argument(
-        "--threshold", type=_AMOUNT, metavar="LEVELS", help="grey levels that keyframes (30) and dedupe (4) differ by"
+        "--threshold", type=AMOUNT, metavar="LEVELS", help="grey levels that keyframes (30) and dedupe (4) differ by"
     )
     parser.set_defaults(wrong_usage=parser.error)
     parser.add_argument("--timeline", metavar="T.json", help="write the timeline of the kept frames here")
@@ -123,7 +95,7 @@ def _add_interpolate(add: Add) -> None:
     timing = parser.add_mutually_exclusive_group(required=True)
     timing.add_argument("--timeline", metavar="T.json", help="what 'sample --timeline' wrote beside VIDEO")
     timing.add_argument("--fps", type=commands.frame_rate, metavar="R", help="an even rate: 60, 23.976 or 60000/1001")
-    timing.add_argument("--times", type=_COUNT, metavar="N", help="so many frames for each one; uneven times stay")
+    timing.add_argument("--times", type=COUNT, metavar="N", help="so many frames for each one; uneven times stay")
     parser.add_argument("--loop", action="store_true", help="move on from the last frame to the first")
     parser.add_argument(
         "--at-cuts",
@@ -145,7 +117,7 @@ def _add_interpolate(add: Add) -> None:
     )
     parser.add_argument(
         "--static-threshold",
-        type=_number(int, 0, "a whole number of 0 or more"),
+        type=ANY_COUNT,
         metavar="LEVELS",
         help="copy places that change less than this, of 255 (2); 0: only what is equal",
     )
@@ -158,8 +130,8 @@ def _add_upscale(add: Add) -> None:
     parser.add_argument("video", metavar="VIDEO")
     parser.add_argument("output", metavar="OUT.mp4")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=_AMOUNT, metavar="N", help="so many times the size, as 2 or 1.5 (the model's)")
-    size.add_argument("--short-side", type=_SIDE, metavar="S", help="a short side of S pixels, aspect kept")
+    size.add_argument("--scale", type=AMOUNT, metavar="N", help="so many times the size, as 2 or 1.5 (the model's)")
+    size.add_argument("--short-side", type=SIDE, metavar="S", help="a short side of S pixels, aspect kept")
     size.add_argument("--size", type=commands.frame_size, metavar="WxH", help="exactly so many pixels, as 1920x1080")
     parser.add_argument(
         "--fit",
@@ -167,7 +139,7 @@ def _add_upscale(add: Add) -> None:
         default="crop",
         help="where the shape differs: cut what is over, add black bars, or squeeze (crop)",
     )
-    parser.add_argument("--multiple-of", type=_COUNT, default=1, metavar="N", help="both sides are multiples of N (1)")
+    parser.add_argument("--multiple-of", type=COUNT, default=1, metavar="N", help="both sides are multiples of N (1)")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", metavar="FILE", help="an upscale model (.safetensors) in place of those of the pack")
     model.add_argument(
@@ -178,7 +150,7 @@ def _add_upscale(add: Add) -> None:
     )
     parser.add_argument(
         "--reuse",
-        type=_number(float, 0, "a number of 0 or more"),
+        type=ANY_AMOUNT,
         metavar="LEVELS",
         help="reuse places that change less than this, of 255 (2); 0: only what is equal",
     )
@@ -188,12 +160,12 @@ def _add_upscale(add: Add) -> None:
     parser.add_argument("--whole", action="store_true", help="compute whole frames, also what stands")
     parser.add_argument(
         "--refresh",
-        type=_number(int, 0, "a whole number of 0 or more"),
+        type=ANY_COUNT,
         metavar="K",
         help="compute every place again within K frames (240); 0: never",
     )
     retime = parser.add_mutually_exclusive_group()
-    retime.add_argument("--times", type=_COUNT, metavar="N", help="interpolate in the same pass: N frames for each one")
+    retime.add_argument("--times", type=COUNT, metavar="N", help="interpolate in the same pass: N frames for each one")
     retime.add_argument("--timeline", metavar="T.json", help="bring back in the same pass what 'sample' left out")
     parser.add_argument(
         "--precision",
@@ -216,14 +188,12 @@ def _add_encode(add: Add) -> None:
         "frames: every frame for itself; clip: four frames at a time, at a quarter of the tokens of that",
     )
     knob = parser.add_mutually_exclusive_group()
-    knob.add_argument("--quality", type=_AMOUNT, metavar="DB", help="PSNR that every frame of a stream should reach")
-    knob.add_argument("--budget", type=_AMOUNT, metavar="TOKENS_PER_SECOND", help="what a stream may spend")
-    parser.add_argument("--size", type=_SIDE, metavar="S", help="scale the short side to S pixels")
+    knob.add_argument("--quality", type=AMOUNT, metavar="DB", help="PSNR that every frame of a stream should reach")
+    knob.add_argument("--budget", type=AMOUNT, metavar="TOKENS_PER_SECOND", help="what a stream may spend")
+    parser.add_argument("--size", type=SIDE, metavar="S", help="scale the short side to S pixels")
     parser.add_argument("--crop", action="store_true", help="cut to the centre square")
-    parser.add_argument("--max-frames", type=_COUNT, metavar="N", help="encode the first N frames only")
-    parser.add_argument(
-        "--max-gop", type=_COUNT, default=48, metavar="N", help="frames between key frames at most (48)"
-    )
+    parser.add_argument("--max-frames", type=COUNT, metavar="N", help="encode the first N frames only")
+    parser.add_argument("--max-gop", type=COUNT, default=48, metavar="N", help="frames between key frames at most (48)")
     _add_tokenizer(parser)
 
 
@@ -248,24 +218,22 @@ def _add_generate(add: Add) -> None:
         help="continue: frames that follow the last one; between: frames in each gap, never across a cut; "
         "fill: what a mask covers",
     )
-    parser.add_argument("--frames", type=_COUNT, metavar="N", help="how many follow (8), or go into each gap (7)")
+    parser.add_argument("--frames", type=COUNT, metavar="N", help="how many follow (8), or go into each gap (7)")
     parser.add_argument("--timeline", metavar="T.json", help="between: every frame that 'sample --timeline' left out")
     mask = parser.add_mutually_exclusive_group()
     mask.add_argument("--mask", metavar="PNG", help="fill: a picture, white where tokens are to be made anew")
     mask.add_argument(
         "--area", type=token_commands.area, metavar="X,Y,W,H", help="fill: a rectangle of pixels, in all frames"
     )
-    parser.add_argument("--steps", type=_COUNT, default=4, metavar="K", help="in how many steps tokens are drawn (4)")
+    parser.add_argument("--steps", type=COUNT, default=4, metavar="K", help="in how many steps tokens are drawn (4)")
     parser.add_argument(
         "--temperature",
-        type=_number(float, 0, "a number of 0 or more"),
+        type=ANY_AMOUNT,
         default=0.0,
         metavar="T",
         help="0: what may be expected, all at once; 1: drawn as likely as it is (0)",
     )
-    parser.add_argument(
-        "--seed", type=_number(int, 0, "a whole number of 0 or more"), default=0, metavar="S", help="(0)"
-    )
+    parser.add_argument("--seed", type=ANY_COUNT, default=0, metavar="S", help="(0)")
     model = parser.add_mutually_exclusive_group()
     model.add_argument(
         "--attention",
@@ -279,37 +247,6 @@ def _add_generate(add: Add) -> None:
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="FILE", help="weights (.safetensors) in place of those that come along")
-
-
-def _add_plan(add: Add) -> None:
-    parser = add("plan", model_commands.plan, "say what a video costs a model before it is made, and how it costs less")
-    parser.add_argument(
-        "--family",
-        choices=FAMILIES,
-        metavar="NAME",
-        required=True,
-        help=f"what the model is: {', '.join(FAMILIES)} (a common shape)",
-    )
-    parser.add_argument(
-        "--size", type=commands.frame_size, metavar="WxH", required=True, help="in the end, as 1280x720"
-    )
-    parser.add_argument("--seconds", type=_AMOUNT, metavar="S", required=True, help="length of the video")
-    parser.add_argument(
-        "--fps", type=commands.frame_rate, metavar="R", required=True, help="in the end: 30, 29.97 or 30000/1001"
-    )
-    parser.add_argument(
-        "--least-short-side", type=_SIDE, metavar="S", help="the model makes no frames of a shorter side below (480)"
-    )
-    parser.add_argument(
-        "--least-fps", type=commands.frame_rate, metavar="R", help="the model makes no fewer frames a second (12)"
-    )
-    parser.add_argument(
-        "--share",
-        type=_AMOUNT,
-        metavar="X",
-        help="the best plan that costs at most X, as 0.5, of making the video directly (the cheapest)",
-    )
-    parser.add_argument("--plot", metavar="OUT.png", help="draw what every plan costs")
 
 
 def _add_info(add: Add) -> None:
@@ -354,7 +291,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_encode,
         _add_decode,
         _add_generate,
-        _add_plan,
+        model_arguments.add_plan,
+        model_arguments.add_quantize,
         _add_info,
         _add_measure,
         _add_bench,

@@ -6,9 +6,18 @@ Nothing is printed here. Outputs appear when they are whole.
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .commands import Facts, Tell, output_file
+
+if TYPE_CHECKING:
+    from .host.resources import Progress
+    from .models.quantization import QuantizationSettings
+    from .models.quantization_report import QuantizationReport
 
 
 def plan(args: argparse.Namespace, tell: Tell) -> Facts:
@@ -37,3 +46,78 @@ def plan(args: argparse.Namespace, tell: Tell) -> Facts:
         Image.fromarray(draw_budget(budget)).save(drawn, "PNG")
         write_whole(picture, drawn.getvalue())
     return {"family": args.family, **budget.report(), "table": describe_budget(budget)}
+
+
+def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A model's file in fewer bits, a layer at a time, and what that costs. `table` has it in words."""
+    from .host import resources
+    from .models.quantizable_layers import LayerFilter, find_preset
+    from .models.quantized_files import model_names, quantize_file
+
+    target = output_file(args.output, (".safetensors",), args.model)
+    source, settings = Path(args.model).absolute(), _quantization(args)
+    family = args.family or find_preset(model_names(source))
+    kept = tuple(re.escape(part) for part in args.keep)
+    ends = {"first_blocks": args.first_blocks, "last_blocks": args.last_blocks}
+    with resources.progress(None, "quantize") as bar:
+        report = quantize_file(
+            source, Path(target), settings, accept=LayerFilter(family, kept, **ends), step=_counted(bar)
+        )
+    return {
+        **_quantized(report),
+        "file": args.output,
+        "family": family,
+        "format": args.format,
+        **_sizes(source, target),
+    }
+
+
+def _quantization(args: argparse.Namespace) -> QuantizationSettings:
+    """What is asked for. Limits belong to the one format that has a choice."""
+    from .models.quantization import QuantizationSettings
+
+    limits = args.size, args.error
+    if args.format == "mixed" and limits == (None, None):
+        args.wrong_usage("--format mixed needs --size or --error")
+    if args.format != "mixed" and (limits != (None, None) or args.formats):
+        args.wrong_usage(f"--size, --error and --formats are for --format mixed, not for {args.format}")
+    formats = {"formats": args.formats} if args.formats else {}
+    return QuantizationSettings(args.format, *limits, **formats)
+
+
+def _counted(bar: Progress) -> Callable[[int, int, str], None]:
+    def step(done: int, total: int, name: str) -> None:
+        bar.total = total
+        bar.update()
+
+    return step
+
+
+def _quantized(report: QuantizationReport) -> Facts:
+    from .models.quantization_report import describe_quantization
+
+    layers = [
+        {
+            "name": layer.name,
+            "format": layer.kind,
+            "shape": list(layer.shape),
+            "bytes_before": layer.nbytes_before,
+            "bytes": layer.nbytes,
+            "error": layer.error,
+        }
+        for layer in report.layers
+    ]
+    return {
+        "weight_bytes_before": report.nbytes_before,
+        "weight_bytes": report.nbytes,
+        "share": report.share,
+        "error": report.error,
+        "layers_by_format": report.counts(),
+        "layers": layers,
+        "seconds": report.seconds,
+        "table": describe_quantization(report),
+    }
+
+
+def _sizes(source: Path, target: str) -> Facts:
+    return {"source_bytes": source.stat().st_size, "file_bytes": Path(target).stat().st_size}

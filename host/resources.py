@@ -148,6 +148,7 @@ class Progress:
             total = self.total or self.done + 1
             self._comfyui.update_absolute(self.done, total, _preview(preview))
         elif self._bar is not None:
+            self._bar.total = self.total  # it may be found out late
             self._bar.update(n)
 
     def __enter__(self) -> Progress:

@@ -107,17 +107,19 @@ def quantize_file(
     """Quantizes a model's file into another, by its weights alone.
 
     step: called with how much is done, of how much, and a name, before each tensor; it may raise to cancel, and then
-    nothing is written. Raises ValueError for a file that cannot be read or is quantized already.
+    nothing is written. Raises ValueError for a file that cannot be read, is quantized already or has no such layers.
     """
     start = time.perf_counter()
     layout, metadata = _read_layout(source)
-    prefix = PREFIX if any(name.startswith(PREFIX) for name in layout) else ""
+    prefix = _prefix(layout)
     before = sum(dtype.itemsize * math.prod(shape) for dtype, shape in layout.values())
     layers = _layers(source, layout, prefix, accept)
     rounds = 2 if settings.kind == "mixed" else 1
     total, count = len(layout) + (rounds - 1) * len(layers), iter(range(len(layout) + rounds * len(layers)))
     others = before - sum(layer.nbytes for layer in layers)
     kinds = plan(layers, settings, other_bytes=others, step=lambda: step(next(count), total, "comparing formats"))
+    if not layers or not kinds and settings.kind != "mixed":
+        raise ValueError(f"{source.name} has no layer to quantize to {settings.kind}. Choose a diffusion model's file.")
     made: list[LayerReport] = []
     announced, configs = _announced(layout, layers, kinds, settings, prefix)
     by_name = {f"{prefix}{layer.name}.weight": layer for layer in layers if layer.name in kinds}
@@ -250,8 +252,25 @@ def _read_layout(path: Path, *, quantized: bool = False) -> tuple[dict[str, Any]
     return found, metadata
 
 
+def model_names(path: Path) -> list[str]:
+    """Names of all tensors of the diffusion model in a file, by which its family is told (`find_preset`).
+
+    Raises ValueError as `quantize_file` does.
+    """
+    return _names(_read_layout(path)[0])
+
+
+def _names(layout: _Layout) -> list[str]:
+    prefix = _prefix(layout)
+    return [name[len(prefix) :] for name in layout if name.startswith(prefix)]
+
+
+def _prefix(layout: _Layout) -> str:
+    return PREFIX if any(name.startswith(PREFIX) for name in layout) else ""
+
+
 def _layers(path: Path, layout: _Layout, prefix: str, accept: LayerFilter | None) -> list[Layer]:
-    names = [name[len(prefix) :] for name in layout if name.startswith(prefix)]
+    names = _names(layout)
     accept = accept or LayerFilter(find_preset(names))
     layers = []
     for name in names:

@@ -12,14 +12,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import tokenreel
-from tokenreel import cli, cli_arguments, commands, token_commands
+from tokenreel import cli, commands, model_arguments, token_commands
 from tokenreel.host import resources
+from tokenreel.models.quantized_files import read_layers
 from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
+LAYERS = {"self_attn.q": (256, 256), "ffn.0": (512, 256), "ffn.2": (256, 512)}  # of a block of `video_model`
 COUNTED = {
     "frames",
     "width",
@@ -81,6 +85,17 @@ def clip(tmp_path_factory):
 def token_file(clip):
     path = clip.with_name("clip.tokens")
     assert cli.main(["encode", str(clip), str(path), "--quality", "22"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def video_model(tmp_path_factory):
+    """Weights as Wan's, of 3 small blocks, in bf16."""
+    chance = torch.Generator().manual_seed(0)
+    layers = {f"blocks.{block}.{name}.weight": shape for block in range(3) for name, shape in LAYERS.items()}
+    shapes = {**layers, "head.modulation": (1, 2, 256), "text_embedding.0.weight": (256, 256)}
+    path = tmp_path_factory.mktemp("model") / "wan.safetensors"
+    save_file({name: torch.randn(each, generator=chance).bfloat16() for name, each in shapes.items()}, path)
     return path
 
 
@@ -376,7 +391,73 @@ class TestPlan:
             cli.main([*self.WANTED, "--family", "wan9"])
         assert stop.value.code == 2
         said = capsys.readouterr().err
-        assert all(name in said for name in FAMILIES) and tuple(FAMILIES) == cli_arguments.FAMILIES
+        assert all(name in said for name in FAMILIES) and tuple(FAMILIES) == model_arguments.FAMILIES
+
+
+class TestQuantize:
+    @pytest.mark.parametrize(("kind", "share"), [("int8", 0.56), ("fp8", 0.56), ("mxfp8", 0.58), ("nvfp4", 0.36)])
+    def test_file_and_what_it_cost(self, facts, video_model, tmp_path, kind, share):
+        found = facts("quantize", video_model, tmp_path / "small.safetensors", "--format", kind)
+        assert found["layers_by_format"] == {kind: 9} and found["family"] == "wan" and found["format"] == kind
+        assert {each["name"] for each in found["layers"]} == {f"blocks.{i}.{name}" for i in range(3) for name in LAYERS}
+        assert all(each["shape"] == list(LAYERS[each["name"][9:]]) for each in found["layers"])
+        assert found["share"] == found["weight_bytes"] / found["weight_bytes_before"] < share
+        assert found["source_bytes"] == video_model.stat().st_size
+        assert found["file_bytes"] == (tmp_path / "small.safetensors").stat().st_size
+        saved = dict(read_layers(tmp_path / "small.safetensors"))
+        before = load_file(video_model)
+        assert torch.equal(saved["text_embedding.0.weight"], before["text_embedding.0.weight"])
+        for each in found["layers"]:
+            weight = before[f"{each['name']}.weight"].float()
+            off = (saved[each["name"]].dequantize() - weight).norm() / weight.norm()
+            assert float(off) == pytest.approx(each["error"], rel=1e-3)
+        assert 0 < found["error"] < (0.12 if kind == "nvfp4" else 0.04)
+
+    def test_people_see_the_nodes_report(self, run, video_model, tmp_path):
+        code, out, err = run("quantize", video_model, tmp_path / "x.safetensors", "--format", "int8")
+        assert code == 0 and out.startswith("2.10 MB to 1.13 MB (53.8%)\nLinear layers: 9 in int8\n")
+        assert "Relative error of the weights alone: 0." in out
+        assert err.startswith("note: ") and "newer than 0.25" in err and len(err.splitlines()) == 1
+        assert run("quantize", video_model, tmp_path / "x.safetensors", "--format", "fp8")[2] == ""
+
+    def test_mixed(self, facts, video_model, tmp_path):
+        out = tmp_path / "x.safetensors"
+        sized = facts("quantize", video_model, out, "--format", "mixed", "--size", 0.5)
+        assert set(sized["layers_by_format"]) == {"int8", "nvfp4"} and 0.45 < sized["share"] <= 0.5
+        good = facts("quantize", video_model, out, "--format", "mixed", "--error", 0.03, "--formats", "fp8,nvfp4")
+        assert set(good["layers_by_format"]) <= {"fp8", "nvfp4", "kept"} and 0.02 < good["error"] <= 0.03
+
+    def test_what_is_left_alone(self, facts, video_model, tmp_path):
+        out, ends = tmp_path / "x.safetensors", ("--first-blocks", 1, "--last-blocks", 1)
+        found = facts("quantize", video_model, out, "--format", "fp8", "--keep", "ffn.2", *ends)
+        assert [each["name"] for each in found["layers"]] == ["blocks.1.ffn.0", "blocks.1.self_attn.q"]
+        other = facts("quantize", video_model, out, "--format", "fp8", "--family", "any", "--keep", "self_attn")
+        assert other["family"] == "any" and other["layers_by_format"] == {"fp8": 6}
+
+    def test_refused(self, refused, video_model, clip, tmp_path):
+        out, small = tmp_path / "x.safetensors", tmp_path / "small.safetensors"
+        how = ("--format", "int8")
+        refused("quantize", video_model, video_model, *how, names=["wan.safetensors", "it is the input"])
+        refused("quantize", video_model, tmp_path / "x.ckpt", *how, names=["x.ckpt", ".safetensors"])
+        refused("quantize", video_model, tmp_path / "no" / "x.safetensors", *how, names=["does not exist"])
+        refused("quantize", tmp_path / "gone.safetensors", out, *how, names=["gone.safetensors", "Fetch it again"])
+        refused("quantize", clip, out, *how, names=[clip.name, "not a readable safetensors file"])
+        refused(
+            "quantize", video_model, out, "--format", "mixed", "--size", 0.1, names=["Invalid size 10.0%", "or more"]
+        )
+        refused("quantize", video_model, out, *how, "--keep", "blocks", names=["no layer to quantize to int8"])
+        save_file({"conv.weight": torch.zeros(8, 8, 3, 3)}, small)
+        refused("quantize", small, out, *how, names=["small.safetensors", "no layer to quantize"])
+        save_file({**load_file(video_model), "head.weight_scale": torch.ones(1)}, small)
+        refused("quantize", small, out, *how, names=["small.safetensors", "quantized already"])
+
+    def test_choices_are_those_of_the_functions(self):
+        from tokenreel.models.quantizable_layers import PRESETS
+        from tokenreel.models.quantization import KINDS
+        from tokenreel.models.quantized_formats import FORMATS
+
+        assert tuple(PRESETS) == model_arguments.PRESETS and tuple(FORMATS) == model_arguments.FORMATS
+        assert (*model_arguments.FORMATS, "mixed") == KINDS
 
 
 class TestMeasure:
@@ -753,6 +834,13 @@ class TestUsage:
             ["plan", "--family", "wan2.1", "--size", "720p", "--seconds", "5", "--fps", "30"],
             ["plan", "--family", "wan2.1", "--size", "1280x720", "--seconds", "0", "--fps", "30"],
             ["plan", "--family", "wan2.1", "--size", "1280x720", "--seconds", "5", "--fps", "fast"],
+            ["quantize", "a.safetensors", "b.safetensors"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "int4"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "mixed"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "mixed", "--size", "0.4", "--error", "0.1"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "mixed", "--size", "0.4", "--formats", "int4"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "int8", "--size", "0.4"],
+            ["quantize", "a.safetensors", "b.safetensors", "--format", "int8", "--first-blocks", "-1"],
             ["encode", "a.mp4"],
             ["encode", "a.mp4", "b.tokens", "--quality", "nan"],
             ["encode", "a.mp4", "b.tokens", "--quality", "inf"],
@@ -779,10 +867,9 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        served = "run demo shots sample interpolate upscale encode decode generate plan info measure bench"
+        served = "run demo shots sample interpolate upscale encode decode generate plan quantize info measure bench"
         for command in served.split():
             assert re.search(rf"^    {command}\s", out, re.MULTILINE)
-        assert "quantize" not in out
 
     def test_facts_for_people(self, run, token_file):
         code, out, _ = run("info", token_file)
@@ -791,8 +878,10 @@ class TestUsage:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("command", ["encode", "decode", "generate", "sample", "demo"])
-    def test_nothing_is_left(self, run, clip, token_file, key_file, generator, tmp_path, monkeypatch, command):
+    @pytest.mark.parametrize("command", ["encode", "decode", "generate", "sample", "quantize", "demo"])
+    def test_nothing_is_left(
+        self, run, clip, token_file, key_file, generator, video_model, tmp_path, monkeypatch, command
+    ):
         update, calls = resources.Progress.update, []
 
         def interrupt(self, *arguments, **named):
@@ -807,6 +896,7 @@ class TestInterrupted:
             "decode": ["decode", token_file, tmp_path / "y.mp4"],
             "generate": ["generate", key_file, tmp_path / "g.tokens", "--task", "between", "--model", generator],
             "sample": ["sample", clip, tmp_path / "s.mp4", "--frames", "2"],
+            "quantize": ["quantize", video_model, tmp_path / "small.safetensors", "--format", "int8"],
             "demo": ["demo", clip, "--output", tmp_path / "demo"],
         }[command]
         before = signal.getsignal(signal.SIGINT)

@@ -27,6 +27,8 @@ FILES = (
     "commands",
     "token_commands",
     "model_commands",
+    "argument_types",
+    "model_arguments",
     "cli_arguments",
     "cli",
 )
@@ -47,7 +49,9 @@ EVERYTHING_BELOW = {
 MAY_IMPORT = {
     "nodes": EVERYTHING_BELOW,
     "cli": {"cli_arguments", "commands", "host"},
-    "cli_arguments": {"commands", "token_commands", "model_commands", "benchmarks"},
+    "cli_arguments": {"argument_types", "model_arguments", "commands", "token_commands", "benchmarks"},
+    "model_arguments": {"argument_types", "commands", "model_commands"},
+    "argument_types": set(),
     "model_commands": EVERYTHING_BELOW | {"commands", "nodes"},
     "token_commands": EVERYTHING_BELOW | {"commands", "nodes"},
     "commands": EVERYTHING_BELOW | {"demo", "benchmarks", "nodes"},  # nodes: `run` lists them
