@@ -63,6 +63,8 @@ def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
         report = quantize_file(
             source, Path(target), settings, accept=LayerFilter(family, kept, **ends), step=_counted(bar)
         )
+    if "int8" in report.counts():
+        tell(f"note: {args.output}: int8 layers need a ComfyUI newer than 0.25; fp8 opens in older ones")
     return {
         **_quantized(report),
         "file": args.output,

@@ -118,7 +118,7 @@ def quantize_file(
     total, count = len(layout) + (rounds - 1) * len(layers), iter(range(len(layout) + rounds * len(layers)))
     others = before - sum(layer.nbytes for layer in layers)
     kinds = plan(layers, settings, other_bytes=others, step=lambda: step(next(count), total, "comparing formats"))
-    if not layers or not kinds and settings.kind != "mixed":
+    if not layers or (not kinds and settings.kind != "mixed"):
         raise ValueError(f"{source.name} has no layer to quantize to {settings.kind}. Choose a diffusion model's file.")
     made: list[LayerReport] = []
     announced, configs = _announced(layout, layers, kinds, settings, prefix)
