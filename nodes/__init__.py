@@ -2,6 +2,7 @@
 
 from ..host.api import ComfyExtension, io
 from ..host.files import register_model_folders
+from .compressing import QuantizeModel, SaveModel
 from .generating import GenerateTokens, LoadGenerator
 from .inspecting import InspectTokens
 from .interpolating import InterpolateVideo
@@ -10,6 +11,7 @@ from .patching import EfficientAttention, MergeTokens
 from .planning import PlanTokenBudget
 from .plotting import PlotRateDistortion
 from .probing import ProbeFidelity
+from .pruning import PruneModel
 from .residual import EncodeResidual
 from .sampling import DetectShots, SampleFrames
 from .storing import LoadTokens, SaveTokens
@@ -38,6 +40,9 @@ NODES: list[type[io.ComfyNode]] = [
     EfficientAttention,
     MergeTokens,
     ProbeFidelity,
+    QuantizeModel,
+    PruneModel,
+    SaveModel,
 ]
 
 

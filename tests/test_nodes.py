@@ -38,7 +38,7 @@ from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
 SNAPSHOT = ROOT / "tests" / "data" / "node_schemas.json"
-LISTED = {"file", "tokenizer_name", "generator_name", "sampler_name", "scheduler"}  # choices that others make
+LISTED = {"file", "tokenizer_name", "generator_name", "sampler_name", "scheduler", "parts"}  # what is there decides
 CATEGORIES = {"video/sampling", "video/tokens", "video/enhance", "model/loaders", "model/efficiency"}
 WIDTH, HEIGHT, FRAMES = 64, 48, 8
 TINY = {
