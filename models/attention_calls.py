@@ -24,7 +24,8 @@ _ARGUMENTS = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", 
 _OF_THE_WHOLE = {"q", "k", "v", "heads", "mask", "skip_reshape", "skip_output_reshape"}
 
 
-_MORE = 8  # channels of a head that carry the weight of a key; kernels want multiples of 8
+WEIGHT_CHANNELS = 8
+"""Channels that a head has more where keys have weights, of which the first carries it: kernels want multiples of 8."""
 MERGED = "tokenreel_merged_tokens"
 """Among ComfyUI's transformer_options: the `Kept` tokens that a block, or a call, was given in place of the video's."""
 
@@ -163,10 +164,14 @@ def room_for_weights(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tu
     """
     d = q.shape[-1]
     if scale is None:
-        q = q * math.sqrt((d + _MORE) / d)
-    first = q.new_zeros(_MORE)
-    first[0] = math.sqrt(d + _MORE) if scale is None else 1 / scale
-    return torch.cat([q, first.expand(*q.shape[:-1], -1)], -1), F.pad(k, (0, _MORE)), F.pad(v, (0, _MORE))
+        q = q * math.sqrt((d + WEIGHT_CHANNELS) / d)
+    first = q.new_zeros(WEIGHT_CHANNELS)
+    first[0] = math.sqrt(d + WEIGHT_CHANNELS) if scale is None else 1 / scale
+    return (
+        torch.cat([q, first.expand(*q.shape[:-1], -1)], -1),
+        F.pad(k, (0, WEIGHT_CHANNELS)),
+        F.pad(v, (0, WEIGHT_CHANNELS)),
+    )
 
 
 @dataclass

@@ -5,8 +5,9 @@
 
 window: the keys in a window around the tile, as sliding tile attention has it (Zhang et al., ICML 2025, arXiv
 2502.04507). top-k: the cubes of keys whose mean fits the tile's mean query best, chosen for each head (after VSA, Zhang
-et al., NeurIPS 2025, arXiv 2505.13389). Each of the others counts as one key, their mean, which weighs as much as there
-are tokens in the cube, so that nothing is left out altogether.
+et al., NeurIPS 2025, arXiv 2505.13389). Each of the others counts as one key and value, so that nothing is left out
+altogether: the means of its keys and values, as the tile's mean query would weigh them, and with the weight that it
+would give to all of them. This is exact for the mean query, and for others up to the second term around it.
 
 Tiles and cubes lie in the real grid of frames, rows and columns, of any size; tokens outside of it and, where asked,
 the first frame are seen by all. Every tile is a dense call of the attention that the model had before, so that it works
@@ -18,13 +19,14 @@ all values: their weights cannot be as sharp as softmax's, on which such a model
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import Grid, linear, performer
-from .attention_calls import AttentionCall, Gate, Place, Run, room_for_weights
+from .attention_calls import WEIGHT_CHANNELS, AttentionCall, Gate, Place, Run, room_for_weights
 from .flex_windows import windows_by_flex
 from .token_tiles import Cubes, Tiling, tile_for_choice, tile_for_windows
 
@@ -32,15 +34,19 @@ SparseKind = Literal["window", "top-k", "linear", "performer"]
 SPARSE_KINDS: tuple[SparseKind, ...] = get_args(SparseKind)
 WindowKernel = Literal["tiles", "flex"]
 WINDOW_KERNELS: tuple[WindowKernel, ...] = get_args(WindowKernel)
-TILES = {"window": (4, 8, 8), "top-k": (2, 8, 8)}
+TILES = {"window": (4, 8, 8), "top-k": (4, 8, 8)}
 """Frames, rows and columns of the queries that share their keys: what one choice suits is smaller."""
 LARGE_TILES = {"window": (4, 16, 16), "top-k": (4, 8, 16)}
 """Those on a GPU, where to copy the keys of a tile takes as long as to compute with them for some hundred queries."""
 CUBE = (2, 4, 4)
 """Frames, rows and columns of the keys that are chosen together."""
-_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # values of keys that are gathered at a time: cache, or memory
-_AT_ONCE_ELSEWHERE = 1 << 25
-_SURE = 1e30  # score of cubes that are always chosen
+_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26, "": 1 << 25}
+"""Values of keys that are gathered at a time: what fits into a cache, or memory."""
+_HEADS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 25, "": 1 << 24}
+"""Values of keys that are widened to 32 bits, cube by cube."""
+_SUMMED_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25, "": 1 << 24}
+"""Values of keys that stand for cubes."""
+_SURE = 1e4  # of score, for cubes that are chosen before others
 _NOTHING = -1e4  # score of keys that are not to count, also in 16 bits
 
 
@@ -49,9 +55,9 @@ class SparseSettings:
     """`density` is the share of the keys that a tile sees, those that all see not counted, in (0, 1].
 
     `kernel`: "flex" has windows computed by FlexAttention where that is faster.
-    `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`, or `LARGE_TILES`.
-    `first_frame`: all tokens see it. `summary`: of top-k, all that a tile does not see counts as one key for each cube;
-    these keys are part of the density.
+    `window`, in tokens, overrides it for that kind: frames, rows, columns. `tile`: None is that of `TILES`, or of
+    `LARGE_TILES`. `first_frame`: all tokens see it. `summary`: of top-k, all that a tile does not see counts as one key
+    for each cube; these keys are part of the density.
     """
 
     kind: SparseKind = "window"
@@ -148,7 +154,7 @@ def _by_window(call: AttentionCall, tiling: Tiling) -> Tensor:
     mask = call.key_mask()
     made = v.new_empty(B, call.queries, width)
     for tiles in tiling.tiles:
-        count = max(1, _at_once(v.device) // (B * tiles.keys.shape[1] * width))
+        count = max(1, _at_once(v.device, _AT_ONCE) // (B * tiles.keys.shape[1] * width))
         for queries, keys in zip(tiles.queries.split(count), tiles.keys.split(count), strict=True):
             hidden = None
             if mask is not None:
@@ -166,7 +172,7 @@ def _by_choice(call: AttentionCall, tiling: Tiling) -> Tensor:
     if mask is not None:
         mask = mask.expand(everyone // call.heads, -1).repeat_interleave(call.heads, 0)
     made = v.new_empty(everyone, call.queries, d)
-    for some in torch.arange(everyone).split(max(1, _at_once(v.device) // (N * d))):
+    for some in torch.arange(everyone).split(max(1, _at_once(v.device, _HEADS_AT_ONCE) // (N * d))):
         part = slice(int(some[0]), int(some[-1]) + 1)
         hidden = None if mask is None else mask[part]
         made[part] = _by_some(call, tiling, (q[part], k[part], v[part]), hidden)
@@ -180,77 +186,123 @@ def _by_some(call: AttentionCall, tiling: Tiling, heads: tuple[Tensor, Tensor, T
     assert cubes is not None
     scale = d**-0.5 if call.scale is None else call.scale
     summed = tiling.summed and mask is None  # what is hidden must not be summed up
-    pooled, asking, seen, said = _moments(k, cubes), q, k, v
-    told: dict[str, Any] = {}
-    if summed:  # a token more for each cube
-        told = {"low_precision_attention": False}  # kernels of few bits know few sizes of heads
-        asking, seen, said = room_for_weights(q, k, v, call.scale)
-        seen, said = (torch.cat([each, _means(each, cubes).to(v.dtype)], 1) for each in (seen, said))
+    inside = _Inside.of(k, v, cubes)
+    asking, seen, said = room_for_weights(q, k, v, call.scale) if summed else heads
+    # kernels of few bits know few sizes of heads
+    told: dict[str, Any] = {"low_precision_attention": False} if summed else {}
     rows = [each.reshape(-1, each.shape[-1]) for each in (seen, said)]
-    sums = torch.arange(v.shape[1], seen.shape[1], device=v.device)
     lines = torch.arange(len(v), device=v.device)[:, None, None]
     made = torch.empty_like(q)
     for tiles in tiling.tiles:
-        count = max(1, _at_once(v.device) // (len(v) * (tiling.budget + len(tiling.sinks)) * d))
-        for queries, own in zip(tiles.queries.split(count), tiles.own.split(count), strict=True):
-            keys, unseen = _chosen(q[:, queries].float().mean(2) * scale, pooled, own, tiling)
-            hidden = None if mask is None else mask[lines, keys].flatten(0, 1)[:, None]
-            keys = torch.cat([keys, sums.expand(*keys.shape[:2], -1)], -1)
-            index = (keys + lines * seen.shape[1]).flatten(0, 1)
-            here, there = (each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows)
-            if summed:
-                here[:, -len(sums) :, d] = _weights_of(unseen).flatten(0, 1).to(v.dtype)
-            found = call.part(asking[:, queries].flatten(0, 1), here, there, 1, hidden, **told)
-            made[:, queries.flatten()] = found[..., :d].reshape(len(v), -1, d)
+        most = max(1, _at_once(v.device, _SUMMED_AT_ONCE) // (len(v) * len(cubes.sizes) * d))
+        count = max(1, _at_once(v.device, _AT_ONCE) // (len(v) * (tiling.budget + len(tiling.sinks)) * d))
+        for queries, own in zip(tiles.queries.split(most), tiles.own.split(most), strict=True):
+            asked = q[:, queries].float().mean(2) * scale
+            scores, more = inside.summed(asked) if summed else (inside.likely(asked), None)
+            # where the rest is summed up, what is near is not worth more than what weighs as much
+            keys, whole = _chosen(scores if summed else torch.where(own, scores + _SURE, scores), tiling)
+            for some in torch.arange(len(queries)).split(min(count, most)):
+                part = slice(int(some[0]), int(some[-1]) + 1)
+                hidden = None if mask is None else mask[lines, keys[:, part]].flatten(0, 1)[:, None]
+                index = (keys[:, part] + lines * v.shape[1]).flatten(0, 1)
+                given = [each.index_select(0, index.flatten()).unflatten(0, index.shape) for each in rows]
+                if more is not None:
+                    given[0][..., d] = whole.weights(part, keys.shape[-1], v.dtype)
+                    given = [torch.cat(pair, 1) for pair in zip(given, more.of(part, whole, v.dtype), strict=True)]
+                found = call.part(asking[:, queries[part]].flatten(0, 1), given[0], given[1], 1, hidden, **told)
+                made[:, queries[part].flatten()] = found[..., :d].reshape(len(v), -1, d)
     return made
 
 
-def _chosen(asking: Tensor, pooled: Tensor, own: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
-    """`[heads, tiles, K]`: the keys of the cubes that fit best, as many for all, and those that all see.
+class _Sums(NamedTuple):
+    """Of cubes, for each tile: mean keys and values `[heads, tiles, cubes, d]`, and weights `[heads, tiles, cubes]`."""
 
-    And how many tokens each cube has that are not among them, `[heads, tiles, cubes]`. `asking` `[heads, tiles, d]`:
-    mean queries; `pooled`: see `_moments`. What a cube weighs in softmax is the mean of exponentials, of which mean and
-    half the variance of the scores are the logarithm's first two terms. The last cube is cut where it is too many.
+    keys: Tensor
+    values: Tensor
+    weights: Tensor
+
+    def of(self, tiles: slice, whole: "_Whole", dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`[heads * tiles, cubes, C]` of some tiles, with room for weights; cubes seen as a whole do not count."""
+        keys, values = (F.pad(each[:, tiles], (0, WEIGHT_CHANNELS)) for each in (self.keys, self.values))
+        keys[..., -WEIGHT_CHANNELS] = self.weights[:, tiles].masked_fill(whole.cubes[:, tiles], _NOTHING)
+        return keys.to(dtype).flatten(0, 1), values.to(dtype).flatten(0, 1)
+
+
+class _Whole(NamedTuple):
+    """Which cubes a tile sees as a whole, bool `[heads, tiles, cubes]`, and of how many keys `[heads, tiles, 1]`.
+
+    The keys that are chosen after those are of a cube that is cut.
+    """
+
+    cubes: Tensor
+    keys: Tensor
+    budget: int
+
+    def weights(self, tiles: slice, keys: int, dtype: torch.dtype) -> Tensor:
+        """`[heads * tiles, keys]`: those of a cube that is cut do not count, as all of it is summed up."""
+        number = torch.arange(keys, device=self.keys.device)
+        cut = (number >= self.keys[:, tiles]) & (number < self.budget)
+        return torch.zeros((), dtype=dtype, device=cut.device).masked_fill(cut, _NOTHING).flatten(0, 1)
+
+
+class _Inside(NamedTuple):
+    """Keys and values by cubes, float32 `[heads, cubes, most, d]`; which count, bool `[cubes, most]`."""
+
+    keys: Tensor
+    values: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, k: Tensor, v: Tensor, cubes: Cubes) -> "_Inside":
+        counts = torch.arange(cubes.tokens.shape[1], device=k.device) < cubes.sizes[:, None]
+        return cls(k[:, cubes.tokens].float(), v[:, cubes.tokens].float(), counts)
+
+    def likely(self, asked: Tensor) -> Tensor:
+        """How much each cube weighs for mean queries `[heads, tiles, d]`, nearly: `[heads, tiles, cubes]`.
+
+        It is the mean of exponentials, of which mean and half the variance of the scores are the logarithm's first two
+        terms. Where nothing else of a cube counts, this chooses better than the weight itself.
+        """
+        shares = (self.counts / self.counts.sum(1, keepdim=True)).float()
+        means = torch.einsum("hcnd,cn->hcd", self.keys, shares)
+        spread = torch.einsum("hcnd,cn->hcd", (self.keys - means[:, :, None]).square(), shares)
+        return torch.cat([asked, asked.square()], -1) @ torch.cat([means, spread / 2], -1).transpose(-1, -2)
+
+    def summed(self, asked: Tensor) -> tuple[Tensor, _Sums]:
+        """How much each cube weighs for mean queries `[heads, tiles, d]`, and what stands for it.
+
+        The logarithm of a cube's weight changes with the query as the mean of its keys says, each with its share in the
+        weight; that is the first term around the mean query. What is left there is the entropy of the shares.
+        """
+        cubes, most = self.counts.shape
+        scores = (asked @ self.keys.flatten(1, 2).transpose(-1, -2)).unflatten(-1, (cubes, most))
+        scores = scores.masked_fill(~self.counts, -torch.inf)
+        weight = scores.logsumexp(-1)
+        shares = (scores - weight[..., None]).exp().transpose(1, 2)  # [heads, cubes, tiles, most]
+        keys, values = ((shares @ each).transpose(1, 2) for each in (self.keys, self.values))
+        return weight, _Sums(keys, values, weight - (keys * asked[:, :, None]).sum(-1))
+
+
+def _chosen(scores: Tensor, tiling: Tiling) -> tuple[Tensor, _Whole]:
+    """`[heads, tiles, K]`: the keys of the cubes of the largest `scores`, as many for all, and those that all see.
+
+    The last cube is cut where it is too many.
     """
     cubes = tiling.cubes
     assert cubes is not None
-    scores = torch.cat([asking, asking.square()], -1) @ pooled.transpose(-1, -2)
-    scores = scores.masked_fill(own, _SURE)
     order = scores.topk(min(len(cubes.sizes), -(-tiling.budget // cubes.least))).indices
     sizes = cubes.sizes[order]
     ends = sizes.cumsum(-1)
-    unseen = cubes.sizes.expand_as(scores).scatter(-1, order, (ends - tiling.budget).clamp_min(0).minimum(sizes))
+    fits = ends <= tiling.budget
+    seen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, fits)
+    whole = _Whole(seen, (sizes * fits).sum(-1, keepdim=True), tiling.budget)
     if cubes.alike:
         tokens = cubes.tokens[order].flatten(2)[..., : tiling.budget]
     else:
         wanted = torch.arange(tiling.budget, device=order.device).expand(*order.shape[:2], -1).contiguous()
         at = torch.searchsorted(ends, wanted, right=True)
         tokens = cubes.tokens[order.gather(-1, at), wanted - (ends - sizes).gather(-1, at)]
-    return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1), unseen
-
-
-def _weights_of(unseen: Tensor) -> Tensor:
-    """What is added to the scores of cubes of which so many tokens are summed up; with none they do not count."""
-    return torch.where(unseen > 0, unseen.clamp_min(1).log(), _NOTHING)
-
-
-def _weights(cubes: Cubes) -> Tensor:
-    """float32 `[cubes, most]`: each token's share in the mean of its cube"""
-    counts = torch.arange(cubes.tokens.shape[1], device=cubes.sizes.device) < cubes.sizes[:, None]
-    return counts / cubes.sizes[:, None]
-
-
-def _means(x: Tensor, cubes: Cubes) -> Tensor:
-    """`[heads, N, C]` -> float32 `[heads, cubes, C]`"""
-    return torch.einsum("bcnd,cn->bcd", x[:, cubes.tokens].float(), _weights(cubes))
-
-
-def _moments(x: Tensor, cubes: Cubes) -> Tensor:
-    """`[heads, N, d]` -> float32 `[heads, cubes, 2 * d]`: means of cubes and, after them, half their variances."""
-    inside, weights = x[:, cubes.tokens].float(), _weights(cubes)
-    means = torch.einsum("bcnd,cn->bcd", inside, weights)
-    spread = torch.einsum("bcnd,cn->bcd", (inside - means[:, :, None]).square(), weights)
-    return torch.cat([means, spread / 2], -1)
+    return torch.cat([tokens, tiling.sinks.expand(*tokens.shape[:2], -1)], -1), whole
 
 
 def _picked(x: Tensor, index: Tensor) -> Tensor:
@@ -265,5 +317,5 @@ def _whole_mask(call: AttentionCall) -> Tensor | None:
     return None if mask is None else mask[:, None].expand(call.q.shape[0], -1, -1)
 
 
-def _at_once(device: torch.device) -> int:
-    return _AT_ONCE.get(device.type, _AT_ONCE_ELSEWHERE)
+def _at_once(device: torch.device, most: dict[str, int]) -> int:
+    return most.get(device.type, most[""])

@@ -111,7 +111,7 @@ def tile_for_choice(
     budget = max(1, round(density * int(sizes.sum())))
     if budget >= int(sizes.sum()):
         return None
-    summed = summed and budget - len(cubes) >= max(map(len, queries))
+    summed = summed and budget - len(cubes) >= int(sizes.max())
     budget -= len(cubes) * summed
     most = int(sizes.max())
     tokens = torch.stack([torch.cat([each, each[-1:].expand(most - len(each))]) for each in cubes])

@@ -77,13 +77,13 @@ class EfficientAttention(io.ComfyNode):
                     "kind",
                     options=list(SPARSE_KINDS),
                     default="top-k",
-                    tooltip="top-k: what fits best, chosen anew by each head; the rest counts by its mean. window: what "
+                    tooltip="top-k: what fits best, chosen anew by each head; the rest is summed up. window: what "
                     "is near in time and space; less work for the same density, and further from the model's result. "
                     "linear, performer: experimental, for models trained with them; others give noise.",
                 ),
                 io.Float.Input(
                     "density",
-                    default=0.2,
+                    default=0.15,
                     min=0.02,
                     max=1.0,
                     step=0.01,
@@ -111,8 +111,8 @@ class EfficientAttention(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="top-k: what a tile does not see counts as its mean, one key for each cube of 32 tokens. "
-                    "Much closer to the model's own result. Off where a kernel of few bits, as SageAttention, is to "
+                    tooltip="top-k: what a tile does not see is summed up, one key for each cube of 32 tokens. Much "
+                    "closer to the model's own result. Off where a kernel of few bits, as SageAttention, is to "
                     "be used, which does not know these heads.",
                 ),
             ],

@@ -166,8 +166,8 @@ class TestTrying:
         calls = []
 
         def failing(q, k, v, heads, **options):
-            calls.append(q.shape)
-            return attention(q, k, v, heads) * (math.nan if q.shape[-2] != TOKENS else 1.0)
+            calls.append(k.shape)
+            return attention(q, k, v, heads) * (math.nan if k.shape[-2] != TOKENS else 1.0)
 
         result = self.seen([Candidate("top-k", 0.1)], steps=1, backend=failing)
         assert not result.trials  # a single step, which comes before settings are tried
