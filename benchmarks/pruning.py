@@ -17,6 +17,7 @@ import torch
 
 from ..models.block_shortcuts import Correction
 from ..models.checkpoint import GENERATORS, load_generator, load_tokenizer
+from ..models.feed_forward_pruning import narrow_generator
 from ..models.generator import TokenGenerator
 from ..models.pruning import DepthPlan, DepthSettings, GeneratorCalibration, fit_blocks, plan_depth
 from ..models.token_filling import CONTEXT
@@ -31,6 +32,8 @@ SHARE = 0.2  # of the blocks; one of six, one of four
 DRAWS = 6  # sets of blocks by chance, or all there are
 RUNS = 1  # of a clip, for each task
 FRAMES = 18  # of a clip
+ROWS = 100  # tokens of a layer of one run, to narrow layers by
+WIDEN = {"hybrid": 2, "small": 1}
 WHICH = ("chosen", "random", "last")
 _FORMS: dict[str, Correction] = {"plain": "none", "corrected": "low-rank"}
 
@@ -49,7 +52,10 @@ def measure_depth(
         found: dict[str, Any] = {"share": SHARE, "clips": [len(fitted), len(judged)]}
         with torch.inference_mode():
             for name in names:
-                found[name] = compared(load_generator(name), fitted, judged)
+                net = load_generator(name)
+                found[name] = compared(net, fitted, judged)
+                if name in WIDEN:
+                    found[name]["narrower"] = measure_width(net, WIDEN[name], fitted, judged)
                 for form in _FORMS:
                     said = ", ".join(f"{which} {found[name][form][which]:+.3f}" for which in WHICH)
                     tell(f"  {name}, {form}: bits lost by blocks {said}")
@@ -110,6 +116,39 @@ def compared(net: TokenGenerator, fitted: Sequence[Inputs], judged: Sequence[Inp
         said = {"left_out": list(plan.left_out), "forms": forms, "worth": worth, "parameters": list(plan.parameters)}
         found[form] = said | loss
     return found
+
+
+def measure_width(
+    net: TokenGenerator, widen: int, fitted: Sequence[Inputs], judged: Sequence[Inputs]
+) -> dict[str, Any]:
+    """Bits lost where channels are widened less: units chosen by weights alone, and by tokens, which make up for it."""
+    judge, whole = (GeneratorCalibration(net, [each for clip in clips for each in clip]) for clips in (judged, fitted))
+    nothing, hidden = DepthPlan(judge.blocks, {}), [[] for _ in range(judge.blocks)]
+    handles = [
+        block.get_submodule("parts.2.narrow").register_forward_pre_hook(_keep(seen))
+        for block, seen in zip(net.blocks, hidden, strict=True)
+    ]
+    try:
+        whole.cost(nothing)
+    finally:
+        for handle in handles:
+            handle.remove()
+    bits, seen = judge.cost(nothing), [torch.cat(each) for each in hidden]
+    made = {"weights": narrow_generator(net, widen), "tokens": narrow_generator(net, widen, seen)}
+    loss = {name: GeneratorCalibration(each, judge.inputs).cost(nothing) - bits for name, each in made.items()}
+    sizes = [sum(each.numel() for each in one.parameters()) for one in (net, made["tokens"])]
+    return {"widen": [net.config.widen, widen], "parameters": sizes, "bits": bits, "loss": loss}
+
+
+def _keep(seen: list[torch.Tensor]) -> Any:
+    """A hook that adds some of what a layer is given."""
+    chance = torch.Generator().manual_seed(0)
+
+    def before(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        rows = given[0].flatten(0, -2)
+        seen.append(rows[torch.randperm(len(rows), generator=chance)[:ROWS]])
+
+    return before
 
 
 def drawn(blocks: int, count: int) -> list[tuple[int, ...]]:

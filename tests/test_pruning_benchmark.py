@@ -6,6 +6,7 @@ import torch
 
 from tokenreel.benchmarks import pruning
 from tokenreel.benchmarks.generation_clips import CodedClip
+from tokenreel.models.feed_forward_pruning import narrow_generator
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
 from tokenreel.models.pruning import DepthPlan, GeneratorCalibration, prune_generator
 from tokenreel.models.token_guess import EXTRA
@@ -52,6 +53,18 @@ def test_figures_are_bits_lost_on_other_clips(net, chance):
     asked = torch.cat([pruned.bits(*each)[~each[1]] for clip in judged for each in clip])
     assert float(asked.double().mean()) - found["bits"] == pytest.approx(plain["chosen"], abs=1e-9)
     assert found["plain"]["forms"] == ["none"] and len(found["corrected"]["forms"]) == 1
+
+
+def test_narrower_layers_are_told_in_bits(net, chance):
+    fitted, judged = clips(chance, 2), clips(chance, 2)
+    found = pruning.measure_width(net, 1, fitted, judged)
+    inputs = [each for clip in judged for each in clip]
+    made = GeneratorCalibration(narrow_generator(net, 1), inputs).cost(DepthPlan(5, {}))
+    assert found["bits"] == pytest.approx(GeneratorCalibration(net, inputs).cost(DepthPlan(5, {})))
+    assert found["loss"]["weights"] == pytest.approx(made - found["bits"], abs=1e-9)
+    assert found["loss"]["tokens"] != found["loss"]["weights"] and found["widen"] == [2, 1]
+    assert found["parameters"][1] == sum(each.numel() for each in narrow_generator(net, 1).parameters())
+    assert not any(part._forward_pre_hooks for part in net.modules())
 
 
 @pytest.mark.parametrize("blocks, count, sets", [(6, 1, 6), (4, 1, 4), (5, 2, pruning.DRAWS)])
