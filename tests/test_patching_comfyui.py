@@ -122,6 +122,25 @@ replaced.model_options["transformer_options"]["optimized_attention_override"] = 
 RUNS.clear()
 seen["replaced"] = [difference(dense, sample(replaced, "wan")), RUNS[0].report()]
 
+# weights of a LoRA, put on before and after; compiled, also with blocks of fewer tokens
+def lora(model):
+    taught = model.clone()
+    chance = torch.Generator().manual_seed(7)
+    name = "diffusion_model.blocks.1.self_attn.q.weight"
+    delta = torch.randn(taught.model.state_dict()[name].shape, generator=chance)
+    assert taught.add_patches({name: ("diff", (delta,))}, 0.3)
+    return taught
+taught = [sample(sparse(lora(source), density=0.1), "wan"), sample(lora(sparse(source, density=0.1)), "wan")]
+seen["taught"] = [difference(*taught), difference(alone, taught[0]) > 0,
+                  difference(sample(lora(source), "wan"), sample(sparse(lora(source), density=1.0), "wan")),
+                  difference(alone, sample(sparse(source, density=0.1), "wan"))]
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+both = merge(sparse(source, density=0.1), "blocks", ratio=0.5)
+plain, compiled = sample(both, "wan"), both.clone()
+set_torch_compile_wrapper(model=compiled, backend="eager", options=None, fullgraph=False)
+RUNS.clear()
+seen["compiled"] = [difference(plain, sample(compiled, "wan")), [run.patched for run in RUNS]]
+
 # core's own: a cache of steps, windows of the clip
 from comfy_extras.nodes_easycache import EasyCacheNode
 cached = EasyCacheNode.execute(sparse(source, density=0.1), 0.5, 0.1, 0.95, False).args[0]
@@ -266,6 +285,13 @@ class TestComposed:
             0.0,
             "no call of attention about a video came by; another patch may have taken its place",
         ]
+
+    def test_weights_of_a_lora_before_and_after(self, composed):
+        assert composed["taught"] == [0.0, True, 0.0, 0.0]
+
+    def test_compiled(self, composed):
+        changed, patched = composed["compiled"]
+        assert changed < 1e-5 and patched == [6, 6]
 
     def test_with_a_cache_and_with_context_windows(self, composed):
         assert composed["cached"] is True
