@@ -22,14 +22,13 @@ from tokenreel.nodes import pruning_steps as pruning
 from tokenreel.nodes.pruning import PARTS, PruneModel
 from tokenreel.nodes.patching import EfficientAttention, MergeTokens
 from tokenreel.host.model_patches import patch_model
-import comfy.model_management
+import comfy.model_management, comfy.sample
 
-def given(kind, size, steps=3):
+def given(kind, size, steps=3, text=random_models.TEXT):
     chance = torch.Generator().manual_seed(5)
     more = {"pooled_output": torch.randn(1, 24, generator=chance)}
     if kind in ("ltxv", "sound"):
         more.update(attention_mask=torch.ones(1, 5, dtype=torch.long), frame_rate=25)
-    text = random_models.TEXT
     positive = [[torch.randn(1, 5, text, generator=chance), more]]
     latent = {"samples": torch.full((1, FAMILIES[kind].channels, *size), 1e-4)}  # empty ones get other channels
     return [Sampling(positive, positive, latent, seed, steps, 1.0, "euler", "simple") for seed in (1, 2)]
@@ -137,21 +136,26 @@ for parts in PARTS:
 # narrower feed-forward layers, of a model with a LoRA, saved
 source = build("wan", dim=128, num_heads=1, ffn_dim=256, freq_dim=256, text_dim=4096, text_len=512)
 weights = copy.deepcopy(source.model.state_dict())
-random_models.TEXT = 4096
-samplings = given("wan", size)
+samplings = given("wan", size, text=4096)
+def wide(model):
+    chance = torch.Generator().manual_seed(2)
+    noise = torch.randn(1, 16, 3, 10, 14, generator=chance)
+    both = [[[torch.randn(1, 5, 4096, generator=chance), {}]] for _ in range(2)]
+    return comfy.sample.sample(model, noise, 2, 2.0, "euler", "simple", *both, torch.zeros_like(noise),
+                               disable_pbar=True, seed=1)
 with_lora = lora(source, "blocks.1.ffn.2")
-dense = sample(with_lora, "wan")
+dense = wide(with_lora)
 made, report = pruning.narrow_model(with_lora, samplings, 0.25)
 same, _ = pruning.narrow_model(with_lora, samplings, 0.0)
-changes = {"made": difference(dense, sample(made, "wan")), "same": difference(dense, sample(same, "wan")),
-           "source": difference(dense, sample(with_lora, "wan"))}
+changes = {"made": difference(dense, wide(made)), "same": difference(dense, wide(same)),
+           "source": difference(dense, wide(with_lora))}
 comfy.model_management.unload_all_models()  # which takes the LoRA out of the source's weights
 after = source.model.state_dict()
 untouched = all(torch.equal(weights[name], after[name]) for name in weights)
 seen["narrow"] = {**told(report), **changes, "untouched": untouched}
 import comfy.utils
 comfy.utils.save_torch_file(dict(made.model.diffusion_model.state_dict()), sys.argv[1] + "/narrow.safetensors")
-comfy.utils.save_torch_file({"made": sample(made, "wan").contiguous()}, sys.argv[1] + "/made.safetensors")
+comfy.utils.save_torch_file({"made": wide(made).contiguous()}, sys.argv[1] + "/made.safetensors")
 print("RESULT" + json.dumps(seen))
 """
 
@@ -168,10 +172,7 @@ folder_paths.add_model_folder_path("diffusion_models", sys.argv[1])
 model = nodes.UNETLoader().load_unet("narrow.safetensors", "default")[0]
 chance = torch.Generator().manual_seed(2)
 noise = torch.randn(1, 16, 3, 10, 14, generator=chance)
-both = []
-for _ in range(2):
-    more = {"pooled_output": torch.randn(1, 24, generator=chance)}
-    both.append([[torch.randn(1, 5, 4096, generator=chance), more]])
+both = [[[torch.randn(1, 5, 4096, generator=chance), {}]] for _ in range(2)]
 made = comfy.sample.sample(model, noise, 2, 2.0, "euler", "simple", *both, torch.zeros_like(noise), disable_pbar=True,
                            seed=1)
 wanted = comfy.utils.load_torch_file(sys.argv[1] + "/made.safetensors")["made"]
