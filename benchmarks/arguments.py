@@ -19,12 +19,14 @@ NAMES = {
     "upscaling": "quality of upscaled stills, what reuse saves, interpolation in the same pass, memory, flicker",
     "generator": "frames made of tokens, between and after known ones; bits of tokens; attention of every kind; memory",
     "patching": "patched models: forwards of ComfyUI's own, and what a generator loses that was trained dense",
+    "quantization": "models in int8 and fp8: sizes, speed, quality, files, memory; blocks left out of generators",
 }
 PARTS = {
     "interpolation": ("quality", "static", "memory", "drift"),
     "upscaling": ("stills", "reuse", "joint", "memory", "flicker"),
     "generator": ("between", "continue", "bits", "kinds", "memory", "layers"),
     "patching": ("exact", "forward", "fidelity", "merging", "attention"),
+    "quantization": ("size", "speed", "quality", "mixed", "saved", "pruning", "memory", "gpu"),
 }
 """Of benchmarks that can be measured by parts."""
 NEED_CLIPS = ("tokens", "speed", "shots", "sampling")
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in NAMES.items())
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help=f"{listing} (all)")
     parser.add_argument("--clips", metavar="DIR", help="folder of clips for all but 'memory', 'video', 'start'")
+    parser.add_argument("--train", metavar="DIR", help="folder of clips that 'quantization' chooses by")
     parser.add_argument("--sets", metavar="DIR", help="pictures, frames and clips for 'interpolation' and 'upscaling'")
     parser.add_argument(
         "--parts",
@@ -66,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--points", type=_at_least(0), default=3, metavar="N", help="lower qualities of the stream in 'tokens' (3)"
     )
     parser.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N clips")
-    parser.add_argument("--rounds", type=_at_least(1), metavar="N", help="times that 'patching' is timed (5)")
+    parser.add_argument(
+        "--rounds", type=_at_least(1), metavar="N", help="times that 'patching' and 'quantization' are timed"
+    )
     parser.add_argument(
         "--workers", type=_at_least(1), metavar="N", help="clips at a time, one thread each (as many as CPU cores)"
     )

@@ -24,6 +24,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
     from .interpolation import measure_interpolation
     from .memory import measure_memory
     from .patching import measure_patching
+    from .quantization import measure_quantization
     from .sampling import measure_sampling
     from .shots import measure_shots
     from .speed import measure_speed
@@ -44,6 +45,7 @@ def measured(name: str, args: argparse.Namespace, tell: Callable[[str], None]) -
         "upscaling": measure_upscaling,
         "generator": measure_generation,
         "patching": measure_patching,
+        "quantization": measure_quantization,
     }
     return {"benchmark": name, **_provenance(), **benchmarks[name](args, tell)}
 

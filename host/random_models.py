@@ -148,27 +148,37 @@ def sample(
     steps: int = 2,
     cfg: float = 2.0,
     text: int = 5,
+    width: int = TEXT,
+    channels: int | None = None,
     batch: int = 1,
     noise_mask: Tensor | None = None,
     **condition: Any,
 ) -> Tensor:
     """Latents `[batch, C, T, H, W]` that ComfyUI's sampler makes with random text; `size` is their (T, H, W).
 
+    `text` is how many tokens of it there are, `width` their channels; `channels` are C, by default the family's.
     `noise_mask` `[1, 1, T, H, W]` is 0 where the latent, zeros, stays. `condition` goes into both conditions, as nodes
     put it there.
     """
     import comfy.sample
 
     chance = torch.Generator().manual_seed(2)
-    noise = torch.randn(batch, FAMILIES[kind].channels, *size, generator=chance)
+    noise = torch.randn(batch, channels or FAMILIES[kind].channels, *size, generator=chance)
     both = []
     for _ in range(2):
         more = {"pooled_output": torch.randn(1, 24, generator=chance), **condition}
         if kind == "ltxv":
             more.update(attention_mask=torch.ones(1, text, dtype=torch.long), frame_rate=25)
-        both.append([[torch.randn(1, text, TEXT, generator=chance), more]])
+        both.append([[torch.randn(1, text, width, generator=chance), more]])
     rest = {"noise_mask": noise_mask, "disable_pbar": True, "seed": 1}
     return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", *both, torch.zeros_like(noise), **rest)
+
+
+def open_file(path: str) -> Any:
+    """The MODEL in a file, by what ComfyUI's Load Diffusion Model does, UNETLoader."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(path)
 
 
 def once(model: Any, *given: Any, **more: Any) -> Any:
