@@ -208,7 +208,8 @@ def quantize_network(
     layers = chosen_layers(linear_layers(net), net.state_dict(), accept)
     kinds = plan(layers, asked, other_bytes=before - sum(layer.nbytes for layer in layers), inputs=inputs)
     reports: list[LayerReport] = []
-    for layer in layers:
+    while layers:  # a layer that is done is held no more
+        layer = layers.pop(0)
         step(layer.name)
         for _, made, report in quantized_layers([layer], kinds, asked, inputs=inputs):
             if made is not None:
