@@ -7,9 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from comfyui_server import COMFYUI, LOAD_CHECKOUT, comfyui_server, needs_comfyui, run_in_comfyui
 from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_WAN
 from PIL import Image
+from safetensors.torch import load_file
 
 import tokenreel
 from tokenreel.host.builtin_nodes import BUILTIN_NODES
@@ -36,6 +38,8 @@ NUMBERS = {"TokenReel_MeasureQuality", "TokenReel_PlotRateDistortion", "TokenRee
 FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
 FOURTH, FIFTH = "04_upscale_what_changed", "05_generate_the_frames_between"
 SIXTH, SEVENTH = "06_plan_a_token_budget", "07_wan_video_for_less"
+EIGHTH = "08_quantize_and_save_a_model"
+MODEL_FILES = {SEVENTH: 3, EIGHTH: 2}
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
     SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
@@ -47,6 +51,7 @@ SMALL = {  # a few small frames: the same path through the workflow, quickly
         *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
         *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "21.steps=3"),
     ],
+    EIGHTH: ["10.width=128", "10.height=96", "10.length=13", "11.steps=2"],
 }
 
 
@@ -220,7 +225,7 @@ class TestModelFiles:
                 assert model["url"].endswith(f"/split_files/{model['directory']}/{model['name']}")
                 assert f"({model['url']}) into `models/{model['directory']}`" in notes
                 found += 1
-        assert found == 3
+        assert found == MODEL_FILES[name]
 
 
 class TestRateDistortion:
@@ -366,15 +371,18 @@ class TestComfyUI:
             if twin(name)[node_id]["class_type"] in NUMBERS:
                 assert outputs[node_id]["text"] == [text]
 
-    @each_with_model
-    def test_models_run_on_random_weights(self, server, name):
-        """What is muted runs too. The video is as planned: its size, its rate, its frames."""
-        start = len(server.log.read_text(errors="replace"))
+    def run_with_models(self, server, name):
+        """With random weights, and what is muted as well."""
         workflow = apply_overrides(to_api_format(opened(name), with_muted=True), SMALL[name], KNOWN)
         for node in workflow.values():
             if node["class_type"] == "CLIPLoader":
                 node["class_type"] = "LoadRandomText"
-        outputs = server.client.wait(server.client.submit(workflow), lambda event: None)
+        return workflow, server.client.wait(server.client.submit(workflow), lambda event: None)
+
+    def test_wan_for_less(self, server):
+        """The video is as planned: its size, its rate, its frames."""
+        start = len(server.log.read_text(errors="replace"))
+        workflow, outputs = self.run_with_models(server, SEVENTH)
         assert "Make 128 x 96, 13 frames at 16 a second" in outputs["1"]["text"][0]
         saved = next(outputs[id]["images"][0] for id, node in workflow.items() if node["class_type"] == "SaveVideo")
         with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
@@ -386,6 +394,32 @@ class TestComfyUI:
         log = server.log.read_text(errors="replace")[start:]
         for patch in ("Efficient Attention", "Merge Redundant Tokens"):
             assert int(re.search(patch + r": (\d+) of \d+ calls patched", log)[1]) > 0
+
+    def test_quantized_and_saved(self, server):
+        """What is saved opens in ComfyUI's own loader, and samples as the quantized model did."""
+        workflow, outputs = self.run_with_models(server, EIGHTH)
+        assert "Linear layers: 60 in fp8\n" in outputs["2"]["text"][0] == outputs["5"]["text"][0]
+        assert outputs["2"]["images"] and outputs["11"]["text"] == outputs["12"]["text"]
+        assert outputs["11"]["text"][0].startswith("2 steps, 192 tokens of video (4 x 6 x 8)\n")
+        name, size = outputs["4"]["text"][0].splitlines()
+        assert name == "diffusion_models/wan2.1_t2v_1.3B_fp8_00001_.safetensors" and size.endswith("of float8_e4m3fn")
+        saved, source = server.output / name, server.base / "models" / "diffusion_models"
+        whole = next(source.glob("*.safetensors"))
+        assert saved.stat().st_size < 0.6 * 2 * whole.stat().st_size  # on a CPU it was held in fp32
+        (source / "small.safetensors").write_bytes(saved.read_bytes())
+        again = {"unet_name": "small.safetensors", "weight_dtype": "default"}
+        workflow["20"] = {"class_type": "UNETLoader", "inputs": again}
+        sampler = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        sockets = {"positive": ["8", 0], "negative": ["9", 0], "latent_image": ["10", 0]}
+        for number, model in (("21", "2"), ("22", "20"), ("23", "1")):
+            taken = {**sampler, **sockets, "model": [model, 0]}
+            workflow[number] = {"class_type": "KSampler", "inputs": taken}
+            kept = {"samples": [number, 0], "filename_prefix": f"latents/of_{model}"}
+            workflow[f"3{number}"] = {"class_type": "SaveLatent", "inputs": kept}
+        server.client.wait(server.client.submit(workflow), lambda event: None)
+        files = [next((server.output / "latents").glob(f"of_{model}_*")) for model in ("2", "20", "1")]
+        made, loaded, dense = (load_file(path)["latent_tensor"] for path in files)
+        assert torch.equal(made, loaded) and 0 < float((made - dense).norm() / dense.norm()) < 0.2
 
     def test_nodes_around_a_model_are_as_comfyui_lists_them(self, server):
         listed = json.loads(self.get(server, "/object_info"))
