@@ -1,4 +1,4 @@
-"""Models in few bits, or with blocks left out: what is saved and lost. Parts that are not measured stay as they were."""
+"""Models in few bits, or with blocks left out: what is saved and lost. Parts not measured stay as they were."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def _with_train(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-_NEEDS = dict.fromkeys(("quality", "mixed", "pruning"), "clips")
+_NEEDS = {"quality": "clips", "mixed": "clips", "pruning": "clips"}

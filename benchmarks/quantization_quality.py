@@ -165,7 +165,8 @@ def _table(nets: Ways, rows: Mapping[str, list[dict[str, float]]], names: Sequen
             "share": None if report is None else report.share,
         }
     ahead = [ours - naive for ours, naive in zip(*(ways[name]["psnr"]["clips"] for name in (OURS, NAIVE)), strict=True)]
-    counts = nets[OURS][1].counts() if nets[OURS][1] else {}
+    own = nets[OURS][1]
+    counts = {} if own is None else own.counts()
     return {"ways": ways, "ahead": {"median": median(ahead), "least": min(ahead)}, "layers": counts, "clips": names}
 
 

@@ -115,14 +115,14 @@ def time_generator(
 ) -> dict[str, Any]:
     """A whole forward of the generator for frames of a drawn reel; ours looked at those of another one before."""
     torch.set_num_threads(threads)
-    net = net or load_generator()
+    whole = net or load_generator()
     seen, asked = (drawn(side, seed) for seed in (1, 2))
-    ours = copy.deepcopy(net)
+    ours = copy.deepcopy(whole)
     report = quantize_network(ours, run=lambda: ours(*seen))
     taken = [layer.name for layer in report.layers]
     others = {name: make for name, make in rivals(turned=False, compiled=False).items() if name != OURS}
-    made, left_out = _made({name: lambda m=m: replaced(copy.deepcopy(net), taken, m) for name, m in others.items()})
-    nets = {FLOAT: net, OURS: ours, **made}
+    made, left_out = _made({name: lambda m=m: replaced(copy.deepcopy(whole), taken, m) for name, m in others.items()})
+    nets = {FLOAT: whole, OURS: ours, **made}
     ways = {name: lambda each=each: torch.cat(each(*asked)[1], -1) for name, each in nets.items()}
     tokens, kept = asked[0].numel(), report.counts().get(KEPT, 0)
     return {"tokens": tokens, "layers": len(taken), "kept": kept, **timed(ways, rounds), "left_out": left_out}

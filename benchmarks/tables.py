@@ -12,6 +12,7 @@ from .generation_tables import generation_table
 from .interpolation_tables import interpolation_table
 from .markdown import origin, table
 from .patching_tables import patching_table
+from .quantization_tables import quantization_table
 from .results import RESULTS, read_result
 from .sampling_table import sampling_table
 from .shot_tables import shots_table
@@ -208,6 +209,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "upscaling": upscaling_table,
     "generator": generation_table,
     "patching": patching_table,
+    "quantization": quantization_table,
 }
 
 

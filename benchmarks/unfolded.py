@@ -15,6 +15,7 @@ class UnfoldedConv(nn.Module):
         super().__init__()
         N = len(layer.weight)
         self.kernel, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        assert not isinstance(layer.padding, str)
         self.padding = layer.padding
         self.linear = nn.Linear(layer.weight[0].numel(), N, bias=layer.bias is not None)
         self.linear.weight.data = layer.weight.detach().reshape(N, -1).clone()
