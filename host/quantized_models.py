@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PART = "diffusion_model."
 """What ComfyUI puts before the names of a MODEL's weights."""
 _NOT_COPIED = ("model_config", "latent_format")  # they are read only
+_PATCHES = ("patches", "patches_replace", "optimized_attention_override")  # in the options of a MODEL
+_HOOKS = ("object_patches", "wrappers", "callbacks")  # of a MODEL itself
 _LEFT_BEHIND = ("current_patcher", "dynamic_vbars", "dynamic_pins")  # they belong to what the source has loaded
 
 
@@ -88,6 +90,13 @@ def _copied(model: Any, replaced: Mapping[Any, Any]) -> Any:
         made.current_patcher = None
     made.model_loaded_weight_memory = 0
     return made
+
+
+def is_patched(model: Any) -> bool:
+    """Whether nodes have changed what a MODEL does with its weights: what a file cannot hold."""
+    options = model.model_options.get("transformer_options", {})
+    hooks = [options.get(name) for name in _PATCHES] + [getattr(model, name, None) for name in _HOOKS]
+    return any(any(each.values()) if isinstance(each, dict) else each is not None for each in hooks)
 
 
 def compute_dtype(model: Any) -> torch.dtype:

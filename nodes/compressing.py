@@ -145,7 +145,9 @@ class QuantizeModel(io.ComfyNode):
         limits = (None, None) if format != "mixed" else (None, error) if error else (size, None)
         settings = QuantizationSettings(format, *limits, mixed_formats(), smoothing=smoothing)
         sampling = None
-        if latent_image is not None and positive is not None:
+        if latent_image is not None:
+            if positive is None:
+                raise ValueError("Missing positive: latent_image is sampled with it. Connect both, or none.")
             both = positive, positive if negative is None else negative
             sampling = Sampling(*both, latent_image, 0, steps, cfg, sampler_name, scheduler)
         made, report = _quantized(model, settings, sampling, kept=_patterns(keep), fast=fast, on_disk=on_disk)

@@ -21,6 +21,7 @@ from ..models.quantization import quantized_layers as made_layers
 from ..models.quantization_report import LayerReport, QuantizationReport
 from ..models.quantized_files import WeightStore, file_type, quantization_metadata, write_tensors
 from ..models.quantized_formats import FORMATS, QuantizedWeight, layer_config, quantize_weight
+from ..models.semi_structured import SparseLinear
 
 
 def _quantize(weight: Tensor, rotated: bool, smoothing: Tensor | None) -> Mapping[str, Tensor]:
@@ -150,6 +151,8 @@ def _layer(model: Any, name: str, module: Any) -> Layer:
 def save_model(model: Any, path: Path, *, step: Callable[[int, int], None] = lambda done, total: None) -> str:
     """Writes a MODEL such that Load Diffusion Model opens it, without this pack; says its size and what opens it."""
     quantized_models.at_rest(model)
+    if any(isinstance(each, SparseLinear) for each in model.model.diffusion_model.modules()):
+        raise ValueError("Layers without two of four weights cannot be saved. Save the MODEL before Prune Model.")
     state = model.model.diffusion_model.state_dict()
     layout = {name: (file_type(tensor).dtype, tuple(tensor.shape)) for name, tensor in state.items()}
     marked = [name for name in layout if name.endswith(".comfy_quant")]
@@ -170,6 +173,8 @@ def save_model(model: Any, path: Path, *, step: Callable[[int, int], None] = lam
         lines.append(f"Note: this ComfyUI does not load {', '.join(missing)} yet, a newer one does.")
     if any(name.endswith(".pre_quant_scale") for name in layout):
         lines.append("Note: smoothed layers need a ComfyUI that reads pre_quant_scale; others give a wrong picture.")
+    if quantized_models.is_patched(model):
+        lines.append("Note: patches of this MODEL are not in the file. Put their nodes behind its loader.")
     return "\n".join(lines)
 
 

@@ -146,11 +146,28 @@ with files.session(output_dir=FOLDER):
     name, said = SaveModel.execute(made, "models/small").args
     path = Path(files.output_dir(), name)
     seen["saved"] = off(sample(comfy.sd.load_diffusion_model(str(path)), "wan"), sample(made, "wan"))
-for wrong in ((made, "int8"), ("no model", "int8")):
+from tokenreel.models.pruning import DepthSettings
+from tokenreel.models.semi_structured import SparseLinear
+from tokenreel.nodes.patching import EfficientAttention
+from tokenreel.nodes.pruning_steps import leave_out_blocks
+shifted = made.clone()
+shifted.add_object_patch("model_sampling", made.get_model_object("model_sampling"))
+patched = [EfficientAttention.execute(made, "window", 0.5, True, 0.0, 1.0, 0, 0, 0).args[0], shifted,
+    leave_out_blocks(source, [sampling("wan")] * 3, DepthSettings(0.5, "change"))[0]]
+seen["patched"] = ["patches" in steps.save_model(each, FOLDER / "x.safetensors") for each in (made, source, *patched)]
+packed = SparseLinear.__new__(SparseLinear)
+torch.nn.Module.__init__(packed)
+halved = build("wan")
+halved.model.diffusion_model.blocks[0].ffn[0] = packed
+plain = [0.4, 0.0, False, False, False, ""]
+for wrong in (lambda: QuantizeModel.execute(made, "int8", *plain), lambda: QuantizeModel.execute("it", "int8", *plain),
+        lambda: QuantizeModel.execute(source, "int8", *plain, None, None, given[2]),
+        lambda: steps.save_model(halved, FOLDER / "halved.safetensors")):
     try:
-        QuantizeModel.execute(wrong[0], wrong[1], 0.4, 0.0, False, False, False, "")
+        wrong()
     except (ValueError, TypeError) as error:
         seen.setdefault("refused", []).append(str(error))
+seen["left"] = [path.name for path in FOLDER.iterdir() if "halved" in path.name]
 print(json.dumps(seen))
 """
 
@@ -288,7 +305,12 @@ class TestNodes:
         assert "the weights alone" in nodes["mixed"] and nodes["saved"] == 0.0
 
     def test_refused(self, nodes):
-        assert "quantized already" in nodes["refused"][0] and "Invalid MODEL (str)" in nodes["refused"][1]
+        quantized, no_model, no_prompt, halved = nodes["refused"]
+        assert "quantized already" in quantized and "Invalid MODEL (str)" in no_model
+        assert no_prompt.startswith("Missing positive") and "cannot be saved" in halved and nodes["left"] == []
+
+    def test_patches_that_no_file_holds_are_named(self, nodes):
+        assert nodes["patched"] == [False, False, True, True, True]
 
 
 @needs_comfyui
