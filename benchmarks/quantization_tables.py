@@ -224,7 +224,7 @@ def _narrower(result: dict[str, Any]) -> str:
         widen = " to ".join(f"{times} times" for times in each["widen"])
         rows.append([name, widen, f"{before / 1e6:.2f} to {after / 1e6:.2f} millions", *loss])
     text = (
-        "The same bits where feed-forward layers are narrower: units chosen by weights alone, and by tokens, with what is "
-        "left fitted to make up for the others."
+        "The same bits where feed-forward layers are narrower: units chosen by weights alone, and by tokens, with what "
+        "is left fitted to make up for the others."
     )
     return f"{table(['narrower', 'as wide as tokens', 'weights', 'by weights', 'by tokens'], rows)}\n\n{text}"
