@@ -63,12 +63,9 @@ GPU = {
 }
 
 
-def quality(median, least, share=0.27, **more):
-    return {
-        "psnr": {"median": median, "mean": median, "least": least, "clips": [median, least]},
-        "share": share,
-        **more,
-    }
+def quality(median, least, share: float | None = 0.27, **more):
+    decibels = {"median": median, "mean": median, "least": least, "clips": [median, least]}
+    return {"psnr": decibels, "share": share, **more}
 
 
 AHEAD = {"median": 9.25, "least": 6.5}
