@@ -45,8 +45,8 @@ class ModelCalls:
     @property
     def sizes(self) -> tuple[int, int]:
         """Numbers of all weights, and bytes that they take."""
-        weights = list(self._net.parameters())
-        return sum(each.numel() for each in weights), sum(each.numel() * each.element_size() for each in weights)
+        held = sum(each.nbytes for each in self._net.state_dict().values())  # of quantized ones what they really take
+        return sum(each.numel() for each in self._net.parameters()), held
 
     def taken_from(self, other: ModelCalls) -> ModelCalls:
         """The calls of another model, made by this one; what they should give is what the other gave."""

@@ -213,7 +213,8 @@ def _replaceable(model: Any) -> list[tuple[str, int]]:
     if _is_of(model, "wan") or _is_of(model, "lightricks"):
         return [("double_block", i) for i in range(_counts(model)[1])]
     raise ValueError(
-        f"ComfyUI does not let the blocks of this model ({type(model).__name__}) be replaced. Merge keys instead."
+        f"ComfyUI does not let the blocks of this model ({type(model).__name__}) be replaced. Make its attention "
+        "cheaper instead, or merge keys."
     )
 
 
