@@ -99,8 +99,8 @@ def _fidelity(result: dict[str, Any]) -> str:
         "layers that are given what they are given dense; and, after the stroke, of the network's logits with all "
         f"layers patched. Every key that is seen counts, summaries of cubes too.{window} Top-k's error in attention is "
         f"below that of raster order on {_listed(below)} of {clips} clips. This network is small and looks everywhere "
-        "a little: keys at random come as near as a choice alone, or nearer. Large video models look at few tokens, and "
-        "are not measured here."
+        "a little: keys at random come as near as a choice alone, or nearer. Large video models look at few tokens; "
+        "they are not measured here."
     )
     return f"{table(head, rows)}\n\n{text}"
 
