@@ -17,8 +17,8 @@ FAMILIES = (
 """Those of models/model_families.py, which is not loaded for `--help`."""
 FORMATS = ("int8", "fp8", "mxfp8", "nvfp4")
 """Those of models/quantized_formats.py."""
-PRESETS = ("wan", "ltx", "hunyuan", "cosmos", "generator", "any")
-"""Those of models/quantizable_layers.py."""
+PRESETS = ("wan", "ltx", "hunyuan", "cosmos", "any")
+"""Those of models/quantizable_layers.py for models of others."""
 
 
 def add_plan(add: Add) -> None:

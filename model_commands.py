@@ -56,7 +56,9 @@ def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
 
     target = output_file(args.output, (".safetensors",), args.model)
     source, settings = Path(args.model).absolute(), _quantization(args)
-    family = args.family or find_preset(model_names(source))
+    names = model_names(source)
+    _check_origin(source)
+    family = args.family or find_preset(names)
     kept = tuple(re.escape(part) for part in args.keep)
     ends = {"first_blocks": args.first_blocks, "last_blocks": args.last_blocks}
     with resources.progress(None, "quantize") as bar:
@@ -72,6 +74,17 @@ def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
         "format": args.format,
         **_sizes(source, target),
     }
+
+
+def _check_origin(path: Path) -> None:
+    """ValueError for a checkpoint of ours, which nothing would open in few bits."""
+    from .models.checkpoint import CheckpointError, read_metadata
+
+    try:
+        kind = read_metadata(path)["kind"].replace("_", " ")
+    except CheckpointError:
+        return
+    raise ValueError(f"{path.name} is TokenReel's {kind}, which is small already. Choose a video model's file.")
 
 
 def _quantization(args: argparse.Namespace) -> QuantizationSettings:

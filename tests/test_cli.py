@@ -441,6 +441,9 @@ class TestQuantize:
         refused("quantize", video_model, tmp_path / "x.ckpt", *how, names=["x.ckpt", ".safetensors"])
         refused("quantize", video_model, tmp_path / "no" / "x.safetensors", *how, names=["does not exist"])
         refused("quantize", tmp_path / "gone.safetensors", out, *how, names=["gone.safetensors", "Fetch it again"])
+        refused(
+            "quantize", ROOT / "models" / "weights" / "i8.safetensors", out, *how, names=["TokenReel's image tokenizer"]
+        )
         refused("quantize", clip, out, *how, names=[clip.name, "not a readable safetensors file"])
         refused(
             "quantize", video_model, out, "--format", "mixed", "--size", 0.1, names=["Invalid size 10.0%", "or more"]
@@ -456,7 +459,7 @@ class TestQuantize:
         from tokenreel.models.quantization import KINDS
         from tokenreel.models.quantized_formats import FORMATS
 
-        assert tuple(PRESETS) == model_arguments.PRESETS and tuple(FORMATS) == model_arguments.FORMATS
+        assert {*PRESETS} == {*model_arguments.PRESETS, "generator"} and tuple(FORMATS) == model_arguments.FORMATS
         assert (*model_arguments.FORMATS, "mixed") == KINDS
 
 
