@@ -242,6 +242,12 @@ def _add_generate(add: Add) -> None:
         help="which generator of the pack: the large one, or a small one of one kind of attention (hybrid)",
     )
     model.add_argument("--model", metavar="FILE", help="a generator (.safetensors) in place of those of the pack")
+    parser.add_argument(
+        "--precision",
+        choices=("float", "fast"),
+        default="float",
+        help="fast: bfloat16 or int8 where a trial is faster on this machine; tokens may differ by rounding (float)",
+    )
     _add_tokenizer(parser)
 
 

@@ -127,7 +127,7 @@ def generate(args: argparse.Namespace, tell: Tell) -> Facts:
     wanted = _completion(args, tokens)
     wanted.result(len(tokens.pts))  # refused before any weights are loaded
     tokenizer = _tokenizer_of(tokens, args.tokenizer)
-    net = load_generator(Path(args.model) if args.model else args.attention)
+    net = load_generator(Path(args.model) if args.model else args.attention, args.precision)
     made = generate_with_progress(tokens, net, tokenizer, wanted)
     for note in made.report.pop("notes"):
         tell(f"note: {args.tokens}: {note}")

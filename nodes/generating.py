@@ -11,6 +11,7 @@ from ..host import files, resources
 from ..host.api import io, ui
 from ..models import checkpoint
 from ..models.checkpoint import GENERATORS
+from ..models.fast_networks import PRECISIONS, fast_generator
 from ..models.generator import TokenGenerator
 from ..models.token_filling import TokenFiller
 from ..video.completion import MOST_FRAMES, MOST_STEPS, MOST_TEMPERATURE, TASKS, USUAL_FRAMES, Completion
@@ -43,7 +44,16 @@ class LoadGenerator(io.ComfyNode):
                     default=GENERATORS[0],
                     tooltip="A generator that comes with the pack, or a .safetensors file of your own in "
                     "models/token_generators.",
-                )
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default=PRECISIONS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="float: float32, whose tokens are the same each time. fast: bfloat16 or int8 where a trial "
+                    "on loading is faster on this machine, else float; tokens may differ by rounding.",
+                ),
             ],
             outputs=[types.TokenGenerator.Output(display_name="generator", tooltip="For Generate Video Tokens.")],
         )
@@ -60,13 +70,13 @@ class LoadGenerator(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, generator_name: str) -> str:
+    def fingerprint_inputs(cls, generator_name: str, precision: str = PRECISIONS[0]) -> str:
         return generator_name if generator_name in GENERATORS else files.fingerprint(_own_file(generator_name))
 
     @classmethod
-    def execute(cls, generator_name: str) -> io.NodeOutput:
+    def execute(cls, generator_name: str, precision: str = PRECISIONS[0]) -> io.NodeOutput:
         shipped = generator_name in GENERATORS
-        return io.NodeOutput(load_generator(generator_name if shipped else Path(_own_file(generator_name))))
+        return io.NodeOutput(load_generator(generator_name if shipped else Path(_own_file(generator_name)), precision))
 
 
 class GenerateTokens(io.ComfyNode):
@@ -206,9 +216,15 @@ def _widgets() -> list[Any]:
     ]
 
 
-def load_generator(name: str | Path) -> TokenGenerator:
-    """A shipped generator by name, or that in a file, on the device that networks run on."""
-    return checkpoint.load_generator(name).to(resources.device())
+def load_generator(name: str | Path, precision: str = PRECISIONS[0]) -> TokenGenerator:
+    """A shipped generator by name, or that in a file, on the device that networks run on.
+
+    precision: one of PRECISIONS; "fast" tries on loading what is faster than float32 (models/fast_networks.py).
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"Invalid precision {precision!r}. Supported are {', '.join(PRECISIONS)}.")
+    net = checkpoint.load_generator(name).to(resources.device())
+    return fast_generator(net) if precision == "fast" else net
 
 
 def generate_with_progress(tokens: Any, net: TokenGenerator, tokenizer: Any, wanted: Completion) -> Generated:
