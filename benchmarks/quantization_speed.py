@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..host.kitchen import kitchen_version
 from ..models.checkpoint import load_generator, load_tokenizer
+from ..models.fast_networks import fastest, typical_run
 from ..models.generator import TokenGenerator
 from ..models.int8_linear import QuantizedLinear
 from ..models.mixed_precision import KEPT
@@ -35,6 +36,7 @@ SIDE = 192
 """Pixels of the generator's frames."""
 THREADS = 2
 FLOAT, OURS, TURNED, PLAIN = "float32", "int8", "int8, inputs turned", "torch._int_mm"
+HALF, FAST = "bfloat16", "as loaded with precision fast"
 KITCHEN, KITCHEN_TURNED = "comfy-kitchen", "comfy-kitchen, inputs turned"
 TORCHAO, TORCHAO_COMPILED = "torchao", "torchao, compiled"
 _ROUNDS = 9
@@ -76,7 +78,9 @@ def time_linear(rounds: int, shape: tuple[int, int, int] = SHAPE, threads: int =
     layer.weight.copy_(torch.randn(N, K, generator=chance) / K**0.5)
     layer.bias.copy_(torch.randn(N, generator=chance))
     made, left_out = _made({name: lambda make=make: make(layer) for name, make in rivals(turned=K % 256 == 0).items()})
-    ways = {name: lambda each=each: each(x) for name, each in {FLOAT: layer, **made}.items()}
+    half, narrow = copy.deepcopy(layer).to(torch.bfloat16), {}
+    narrow[HALF] = lambda: half(x.to(torch.bfloat16)).float()
+    ways = {name: lambda each=each: each(x) for name, each in {FLOAT: layer, **made}.items()} | narrow
     return {"shape": list(shape), **timed(ways, rounds), "left_out": left_out}
 
 
@@ -122,10 +126,12 @@ def time_generator(
     taken = [layer.name for layer in report.layers]
     others = {name: make for name, make in rivals(turned=False, compiled=False).items() if name != OURS}
     made, left_out = _made({name: lambda m=m: replaced(copy.deepcopy(whole), taken, m) for name, m in others.items()})
-    nets = {FLOAT: whole, OURS: ours, **made}
-    ways = {name: lambda each=each: torch.cat(each(*asked)[1], -1) for name, each in nets.items()}
+    fast = fastest(whole, typical_run)
+    nets = {FLOAT: whole, FAST: fast.net, OURS: ours, HALF: copy.deepcopy(whole).to(torch.bfloat16), **made}
+    ways = {name: lambda each=each: torch.cat(each(*asked)[1], -1).float() for name, each in nets.items()}
     tokens, kept = asked[0].numel(), report.counts().get(KEPT, 0)
-    return {"tokens": tokens, "layers": len(taken), "kept": kept, **timed(ways, rounds), "left_out": left_out}
+    said = {"tokens": tokens, "layers": len(taken), "kept": kept, "fast": fast.way}
+    return {**said, **timed(ways, rounds), "left_out": left_out}
 
 
 def drawn(side: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

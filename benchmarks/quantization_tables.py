@@ -9,7 +9,7 @@ from .markdown import origin, table
 from .pruning import WHICH
 from .quantization_quality import HALFWAY, OURS
 from .quantization_size import AT_ONCE, IN_PLACE, STREAMED
-from .quantization_speed import FLOAT, TURNED
+from .quantization_speed import FAST, FLOAT, TURNED
 
 _FAMILIES = {"wan": "Wan (WanModel)", "ltxv": "LTX-Video (LTXVModel)"}
 _FORMS = {"plain": "nothing in their place", "corrected": "shortcuts in their place"}
@@ -58,7 +58,7 @@ def _speed(result: dict[str, Any]) -> str:
     cells = {name: {row["way"]: row for row in part["ways"]} for name, part in parts.items()}
     names = list(dict.fromkeys(name for each in cells.values() for name in each))
     rows = [
-        [f"**{name}**" if name in (OURS, TURNED) else name, *(_timed(each.get(name)) for each in cells.values())]
+        [f"**{name}**" if name in (OURS, TURNED, FAST) else name, *(_timed(each.get(name)) for each in cells.values())]
         for name in names
     ]
     M, K, N = parts["linear"]["shape"]
@@ -69,7 +69,8 @@ def _speed(result: dict[str, Any]) -> str:
         f"fast as {FLOAT}, and the relative error. The layer: {M:,} tokens, {K:,} inputs, {N:,} outputs, drawn from "
         f"normal distributions. The generator: the shipped one, {made['tokens']:,} tokens of drawn frames; of its "
         f"{made['layers']} layers that may be quantized ours keeps {made['kept']} in float, because those were faster "
-        f"that way on this machine when it was loaded; the others quantize all. {versions or 'Nothing beside it.'}"
+        f"that way on this machine when it was loaded; the others quantize all. With precision fast it was loaded in "
+        f"{made['fast']}. {versions or 'Nothing beside it.'}"
     )
     return f"{table(['on a CPU', 'one linear layer', 'our generator, whole forward'], rows)}\n\n{text}"
 

@@ -28,7 +28,7 @@ from tokenreel.benchmarks.patching_network import Asked, relative, run_network
 from tokenreel.benchmarks.quantization_quality import FORMATS, HALFWAY, NAIVE, OURS
 from tokenreel.benchmarks.quantization_rivals import NaiveInt8, PlainInt8, replaced, rounded
 from tokenreel.benchmarks.quantization_size import WanSizes, wan_shapes, write_model
-from tokenreel.benchmarks.quantization_speed import FLOAT, KITCHEN, PLAIN, TORCHAO, TURNED
+from tokenreel.benchmarks.quantization_speed import FAST, FLOAT, HALF, KITCHEN, PLAIN, TORCHAO, TURNED
 from tokenreel.benchmarks.unfolded import UnfoldedConv, unfold_convolutions
 from tokenreel.host import kitchen
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
@@ -133,7 +133,7 @@ class TestSpeed:
         found = quantization_speed.time_linear(2, (64, 256, 128), 1)
         rows = {row["way"]: row for row in found["ways"]}
         assert next(iter(rows)) == FLOAT and rows[FLOAT]["speedup"] == 1 and rows[FLOAT]["error"] == 0
-        assert {OURS, TURNED, PLAIN} <= set(rows) and TORCHAO not in rows
+        assert {OURS, TURNED, PLAIN, HALF} <= set(rows) and TORCHAO not in rows
         assert found["left_out"][TORCHAO] == "no torchao" and (KITCHEN in rows) != (KITCHEN in found["left_out"])
         for row in found["ways"][1:]:
             assert 0 < row["error"] < 0.012 and row["least"] <= row["most"] and row["seconds"] > 0
@@ -147,7 +147,8 @@ class TestSpeed:
         found = quantization_speed.time_generator(1, net, 16, 1)
         assert found["tokens"] == 3 * 4 * 4 and found["layers"] == 9 and 0 <= found["kept"] <= 9
         rows = {row["way"]: row for row in found["ways"]}
-        assert rows[FLOAT]["error"] == 0 < rows[PLAIN]["error"] < 0.02
+        assert rows[FLOAT]["error"] == 0 < rows[PLAIN]["error"] < 0.02 and 0 < rows[HALF]["error"] < 0.02
+        assert (rows[FAST]["error"] == 0) == (found["fast"] == FLOAT)
         assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
 
 
