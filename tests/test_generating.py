@@ -10,6 +10,7 @@ import torch
 from tokenreel.generation import Generated, generate
 from tokenreel.host import files, resources
 from tokenreel.models.checkpoint import GENERATORS, save_checkpoint
+from tokenreel.models.fast_networks import PRECISIONS
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
 from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from tokenreel.models.token_filling import TokenFiller
@@ -187,6 +188,8 @@ class TestLoader:
         parse = build_parser().parse_args
         for name in ATTENTION:
             parse(["generate", "a.tokens", "b.tokens", "--task", "continue", "--attention", name])
+        for precision in PRECISIONS:
+            parse(["generate", "a.tokens", "b.tokens", "--task", "continue", "--precision", precision])
 
 
 class TestPreview:
