@@ -26,6 +26,7 @@ MOST_ERROR = 0.012
 """Of what comes out, as a share of it (root mean squares), that a way in fewer bits may have."""
 _LEAST_GAIN = 1.1  # times as fast; less is chance, and not worth other numbers
 _ENOUGH = 1.4  # times as fast; then nothing else is tried
+_HOPELESS = 4  # times as slow; then it is not run again
 _ROUNDS = 5
 _TRIED = (4, 16, 16)  # frames, rows and columns of tokens
 
@@ -143,6 +144,8 @@ def _seconds(works: Sequence[Callable[[], Tensor]], clock: Callable[[], float]) 
     """Of each, run in turns, so that what else the machine does falls on all alike."""
     taken: list[list[float]] = [[] for _ in works]
     for _ in range(_ROUNDS):
+        if taken[0] and taken[-1][-1] > _HOPELESS * taken[0][-1]:
+            break  # without instructions for a type a network may take minutes
         for number, work in enumerate(works):
             started = clock()
             work().cpu()  # waits for a GPU

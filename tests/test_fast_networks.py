@@ -90,6 +90,12 @@ class TestFastest:
         runs = [9.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         assert fastest(net, run, clock=clock(*runs, *runs)).net is net
 
+    def test_what_is_hopeless_is_run_once(self, net, monkeypatch):
+        monkeypatch.setattr(fast_networks, "_WAYS", {"bfloat16": fast_networks._WAYS["bfloat16"]})
+        calls = []
+        made = fastest(net, lambda each: calls.append(each) or run(each), clock=clock(1.0, 9.0))
+        assert made.net is net and len(calls) == 4  # each for the error and once for the time
+
     def test_a_lucky_run_is_not_enough(self, net):
         runs = [1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         assert fastest(net, run, clock=clock(*runs, *runs)).net is net
