@@ -173,9 +173,8 @@ def _table(nets: Ways, rows: Mapping[str, list[dict[str, float]]], names: Sequen
 def mixed_errors(net: TokenGenerator, fitted: Sequence[Asked], judged: Sequence[Asked]) -> dict[str, Any]:
     """By size: the error of logits with formats by need, and with one format for all, or formats by chance."""
 
-    def look(made: TokenGenerator) -> None:
-        for each in fitted:
-            run_network(made, each)
+    def look(made: TokenGenerator) -> Tensor:
+        return torch.cat([run_network(made, each).logits for each in fitted])
 
     def made_by(settings: QuantizationSettings) -> tuple[TokenGenerator, QuantizationReport]:
         twin = copy.deepcopy(net)
@@ -209,7 +208,7 @@ def _compared(mixed: float, report: QuantizationReport, others: Mapping[str, flo
 
 
 def by_chance(
-    net: TokenGenerator, look: Callable[[TokenGenerator], None], size: int, seed: int
+    net: TokenGenerator, look: Callable[[TokenGenerator], object], size: int, seed: int
 ) -> tuple[TokenGenerator, int]:
     """A copy with int8 in layers that are drawn, nvfp4 in others, of `size` or one layer more; its size."""
     made, settings = copy.deepcopy(net), QuantizationSettings("int8", rotation=False, smoothing=True)

@@ -41,8 +41,6 @@ class WanSizes(NamedTuple):
     text: int = 4096
 
 
-HALF = WanSizes(768, 4480, 30)
-"""All layers of Wan 2.1 1.3B at half of its widths."""
 WHOLE = WanSizes(1536, 8960, 30)
 """Wan 2.1 1.3B."""
 
@@ -90,7 +88,7 @@ def write_model(path: Path, sizes: WanSizes, dtype: torch.dtype) -> int:
     return write_tensors(path, {name: (dtype, shape) for name, shape in shapes.items()}, tensors(), {})
 
 
-def measure_size(tell: Tell, sizes: WanSizes = HALF) -> dict[str, Any]:
+def measure_size(tell: Tell, sizes: WanSizes = WHOLE) -> dict[str, Any]:
     """By what the model is in: its size, and by format those of the quantized one as a file and in memory."""
     found: dict[str, Any] = {"sizes": sizes._asdict(), "sources": {}}
     with tempfile.TemporaryDirectory(prefix="tokenreel-") as folder:

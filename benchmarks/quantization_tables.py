@@ -148,8 +148,9 @@ def _mixed(result: dict[str, Any]) -> str:
         rows.append([beside, share, kinds, f"{others:.4f}", f"{each['error']:.4f}", f"{each['ratio']:.2f}x"])
     text = (
         f"Relative error of our generator's logits, mean over {result['clips']} clips. Layers get what they can bear, "
-        f"by what was recorded on {result['fitted']} clips of another source, of {', '.join(result['formats'])} or "
-        "float, at no more bytes than what they are compared with. Scales of such small layers are two percent of them."
+        f"by what was recorded and tried on {result['fitted']} clips of another source, of "
+        f"{', '.join(result['formats'])} or float, at no more bytes than what they are compared with. Scales of such "
+        "small layers are two percent of them."
     )
     head = ["compared with", "size", "formats by need", "its error", "error by need", "ratio"]
     return f"{table(head, rows)}\n\n{text}"

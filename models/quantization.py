@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,13 @@ def plan(
     *,
     other_bytes: int = 0,
     inputs: Mapping[str, LayerInputs] | None = None,
+    importance: Mapping[str, float] | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """By layer, the format that it gets. What fits no format is left out: it stays as it is.
 
-    other_bytes: what else the model holds, which `size` counts with it. step: called after each layer; it may raise.
+    other_bytes: what else the model holds, which `size` counts with it. importance: of `weigh_layers`, for a model of
+    some size. step: called after each layer; it may raise.
     """
     known = inputs or {}
     if settings.kind != "mixed":
@@ -118,7 +120,7 @@ def plan(
                 f"Invalid size {settings.size:.1%}: with the fewest bits in all layers that may have fewer, this model "
                 f"keeps {math.ceil(1000 * least / total) / 10:.1f}%. Ask for that or more."
             )
-        made = choose(choices, most_bytes=int(total * settings.size) - other_bytes)
+        made = choose(choices, most_bytes=int(total * settings.size) - other_bytes, importance=importance)
     else:
         made = choose(choices, most_error=settings.error)
     return {name: choice.kind for name, choice in made.items() if choice.kind != KEPT}
@@ -183,6 +185,31 @@ def _layer(name: str, module: nn.Module) -> Layer:
     return Layer(name, (weight.shape[0], weight.shape[1]), weight.dtype, lambda: module.weight.detach())  # type: ignore[union-attr]
 
 
+_WEIGHED = "fp8"  # takes all layers that other formats do, and errs alike in all
+
+
+def weigh_layers(net: nn.Module, layers: Iterable[Layer], run: Callable[[], Tensor]) -> dict[str, float]:
+    """By layer, what its squared error counts in what comes out of the network, by how much a known error changes that.
+
+    run: runs the network, the same each time; once for each layer. The network is afterwards as it was.
+    """
+    exact, found = run(), {}
+    for layer in layers:
+        if not FORMATS[_WEIGHED].fits(layer.shape):
+            continue
+        made, error = quantize_layer(layer.read(), _WEIGHED)
+        module = net.get_submodule(layer.name)
+        weight = module.weight
+        try:
+            module.weight = nn.Parameter(made.dequantize(layer.dtype), requires_grad=False)
+            off = float((run() - exact).norm() / exact.norm().clamp(min=1e-12))
+        finally:
+            module.weight = weight
+        if error:
+            found[layer.name] = (off / error) ** 2
+    return found
+
+
 def quantize_network(
     net: nn.Module,
     settings: QuantizationSettings | None = None,
@@ -195,18 +222,22 @@ def quantize_network(
     """Replaces linear layers of a network of ours, in place; each float weight is freed before the next is read.
 
     settings: by default OUR_NETWORKS. run: runs the network once; what its layers are given is recorded for errors and
-    for how many tokens come at a time. only_faster: keep the float layer where int8 is not faster on this machine.
-    step: called with each layer's name before it is taken; it may raise, and then the layers so far are replaced.
+    for how many tokens come at a time, and what it gives, if that is a tensor, says which layers of a mixed network
+    count most. only_faster: keep the float layer where int8 is not faster on this machine. step: called with each
+    layer's name before it is taken; it may raise, and then the layers so far are replaced.
     """
     asked, start = settings or OUR_NETWORKS, time.perf_counter()
     inputs: dict[str, LayerInputs] = {}
+    layers, importance = chosen_layers(linear_layers(net), net.state_dict(), accept), None
     if run is not None:
         with recorded(net) as recorder:
-            run()
+            given = run()
         inputs = recorder.inputs
+        if asked.kind == "mixed" and isinstance(given, Tensor):
+            importance = weigh_layers(net, layers, cast(Callable[[], Tensor], run))
     before = _held(net)
-    layers = chosen_layers(linear_layers(net), net.state_dict(), accept)
-    kinds = plan(layers, asked, other_bytes=before - sum(layer.nbytes for layer in layers), inputs=inputs)
+    others = before - sum(layer.nbytes for layer in layers)
+    kinds = plan(layers, asked, other_bytes=others, inputs=inputs, importance=importance)
     reports: list[LayerReport] = []
     while layers:  # a layer that is done is held no more
         layer = layers.pop(0)

@@ -14,7 +14,7 @@ from tokenreel.models.int8_linear import QuantizedLinear
 from tokenreel.models.layer_inputs import is_linear, quantize_layer, recorded, relative_error
 from tokenreel.models.mixed_precision import KEPT, Choice, choose, model_error
 from tokenreel.models.quantizable_layers import PRESETS, LayerFilter, count_blocks, find_preset
-from tokenreel.models.quantization import QuantizationSettings, linear_layers, plan, quantize_network
+from tokenreel.models.quantization import QuantizationSettings, linear_layers, plan, quantize_network, weigh_layers
 from tokenreel.models.quantization_report import describe_quantization
 from tokenreel.models.quantized_formats import quantize_weight
 from tokenreel.models.token_guess import EXTRA
@@ -188,6 +188,37 @@ class TestLayers:
             LayerFilter("sd15")
         with pytest.raises(ValueError, match="Invalid pattern"):
             LayerFilter(kept=("(",))
+
+
+class TestWeighing:
+    def test_layers_count_by_what_their_errors_do_to_what_comes_out(self):
+        net = Net()
+        net.blocks[2].weight.data *= 0.01
+        before = {name: each.clone() for name, each in net.state_dict().items()}
+        layers = [each for each in linear_layers(net) if each.name.startswith("blocks")]
+        found = weigh_layers(net, layers, lambda: net(X))
+        assert list(found) == [layer.name for layer in layers]
+        assert found["blocks.2"] < 0.01 * min(found[f"blocks.{number}"] for number in (0, 1, 3))
+        off = net(X)
+        twin = copy.deepcopy(net)
+        made, error = quantize_layer(net.blocks[0].weight, "fp8")
+        twin.blocks[0].weight.data = made.dequantize()
+        assert found["blocks.0"] == pytest.approx(float((twin(X) - off).norm() / off.norm() / error) ** 2, rel=1e-3)
+        assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
+
+    def test_a_mixed_network_spends_bytes_where_they_count(self):
+        """Blocks are alike by themselves; what one of them gives is hardly looked at."""
+        nets = [Net(), Net()]
+        for net in nets:
+            net.blocks[1].weight.data *= 0.01
+        settings = QuantizationSettings("mixed", size=0.42, formats=("int8", "nvfp4"), rotation=False)
+        quantize_network(nets[0], settings, run=lambda: nets[0](X), only_faster=False)
+        quantize_network(nets[1], settings, run=lambda: [nets[1](X)], only_faster=False)
+        kinds = [[getattr(each, "kind", KEPT) for each in net.blocks] for net in nets]
+        true = Net()
+        true.blocks[1].weight.data *= 0.01
+        off = [float((net(X) - true(X)).norm()) for net in nets]
+        assert kinds[0][1] == "nvfp4" and kinds[0] != kinds[1] and off[0] < off[1]
 
 
 class TestInputs:

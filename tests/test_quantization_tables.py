@@ -201,7 +201,7 @@ PRUNING = {
                 "| fp8 for all | 27.2 % | 24 int8, 1 nvfp4 | 0.0050 | 0.0040 | 0.80x |",
                 "| int8 and nvfp4 by chance | 27.2 % | 24 int8, 1 nvfp4 | 0.0080 | 0.0040 | 0.50x |",
                 "mean over 24 clips",
-                "of int8, fp8, nvfp4 or float",
+                "on 8 clips of another source, of int8, fp8, nvfp4 or float",
             ],
         ),
         (
