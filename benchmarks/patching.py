@@ -13,7 +13,7 @@ from .patching_exact import measure_exact
 from .patching_fidelity import measure_fidelity
 from .patching_forward import measure_forward
 from .patching_merging import measure_merging
-from .patching_models import NO_COMFYUI
+from .patching_models import measured_parts
 from .patching_network import NET
 
 
@@ -24,7 +24,7 @@ def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> d
     """
     from .results import kept_parts
 
-    parts, found = chosen_parts("patching", args, _NEEDS), {}
+    parts = chosen_parts("patching", args, _NEEDS)
     makers: dict[str, Callable[[], dict[str, Any] | None]] = {
         "exact": lambda: measure_exact(args.limit, tell),
         "forward": lambda: measure_forward(args.rounds, args.limit, tell),
@@ -32,15 +32,7 @@ def measure_patching(args: argparse.Namespace, tell: Callable[[str], None]) -> d
         "merging": lambda: measure_merging(args, tell),
         "attention": lambda: measure_attention(args.rounds, tell),
     }
-    for part in parts:
-        tell(f" {part}")
-        try:
-            made = makers[part]()
-        except ImportError as error:
-            tell(f"  left out: {NO_COMFYUI.format(reason=error)}")
-            continue
-        if made is not None:
-            found[part] = made
+    found = measured_parts(parts, makers, tell)
     # what others measured meanwhile is kept too: it is read last
     digest = file_digest(WEIGHTS / f"generator_{NET}.safetensors")
     return {"weights": {f"generator_{NET}": digest}, **kept_parts("patching"), **found}

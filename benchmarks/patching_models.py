@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -18,11 +18,28 @@ from ..models.sparse_patch import SparseKind, SparseRun, SparseSettings
 from ..models.token_merging import MergeRun, MergeSettings
 
 Result = TypeVar("Result")
-NO_COMFYUI = (
+_NO_COMFYUI = (
     "ComfyUI cannot be imported ({reason}). Its own Python has what it needs; with its folder in PYTHONPATH this part "
     "is measured."
 )
 _STEPS = 12  # halvings of what a density may be
+
+
+def measured_parts(
+    parts: Iterable[str], makers: Mapping[str, Callable[[], dict[str, Any] | None]], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """What `makers` give, by part. Left out: what gives None, and what needs ComfyUI where it cannot be imported."""
+    found = {}
+    for part in parts:
+        tell(f" {part}")
+        try:
+            made = makers[part]()
+        except ImportError as error:
+            tell(f"  left out: {_NO_COMFYUI.format(reason=error)}")
+            continue
+        if made is not None:
+            found[part] = made
+    return found
 
 
 class Patch(NamedTuple):

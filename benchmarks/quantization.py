@@ -8,7 +8,7 @@ from typing import Any
 
 from ..models.checkpoint import WEIGHTS, file_digest
 from .arguments import chosen_parts
-from .patching_models import NO_COMFYUI
+from .patching_models import measured_parts
 from .pruning import measure_depth
 from .quantization_gpu import measure_gpu
 from .quantization_quality import measure_mixed, measure_quality
@@ -27,7 +27,7 @@ def measure_quantization(args: argparse.Namespace, tell: Callable[[str], None]) 
     """
     from .results import kept_parts
 
-    parts, found = chosen_parts("quantization", args, _NEEDS), {}
+    parts = chosen_parts("quantization", args, _NEEDS)
     makers: dict[str, Callable[[], dict[str, Any] | None]] = {
         "size": lambda: measure_size(tell),
         "speed": lambda: measure_speed(args.rounds, tell),
@@ -38,15 +38,7 @@ def measure_quantization(args: argparse.Namespace, tell: Callable[[str], None]) 
         "memory": lambda: measure_memory(tell),
         "gpu": lambda: measure_gpu(args.rounds, tell),
     }
-    for part in parts:
-        tell(f" {part}")
-        try:
-            made = makers[part]()
-        except ImportError as error:
-            tell(f"  left out: {NO_COMFYUI.format(reason=error)}")
-            continue
-        if made is not None:
-            found[part] = made
+    found = measured_parts(parts, makers, tell)
     files = [WEIGHTS / "generator.safetensors"]
     # what others measured meanwhile is kept too: it is read last
     return {"weights": {path.stem: file_digest(path) for path in files}, **kept_parts("quantization"), **found}

@@ -131,13 +131,18 @@ def build(kind: str, **sizes: Any) -> Any:
     made = getattr(comfy.supported_models, family.name)({**family.config, **sizes})
     made.set_inference_dtype(torch.float32, None)
     model = made.get_model({}, device=cpu)
+    draw_weights(model.diffusion_model)
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+
+
+def draw_weights(network: torch.nn.Module) -> None:
+    """Weights at random, the same every time, with which numbers neither vanish nor grow from layer to layer."""
     chance = torch.Generator().manual_seed(1)
-    for name, weight in model.diffusion_model.named_parameters():
+    for name, weight in network.named_parameters():
         spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
         level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
         weight.data = level + spread * torch.randn(weight.shape, generator=chance)
-    model.diffusion_model.requires_grad_(False)
-    return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
+    network.requires_grad_(False)
 
 
 def sample(

@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 import comfy.model_patcher, comfy.sample, comfy.sd, comfy.supported_models as known
 from tokenreel.host import files
 from tokenreel.host.probing import Sampling
+from tokenreel.host.random_models import draw_weights
 from tokenreel.models.quantization import QuantizationSettings
 from tokenreel.nodes import quantized_model_steps as steps
 from tokenreel.nodes.compressing import QuantizeModel, SaveModel
@@ -37,12 +38,7 @@ def build(kind):
     made = class_of(dict(config))
     made.set_inference_dtype(torch.float32, None)
     model = made.get_model({}, device=CPU)
-    chance = torch.Generator().manual_seed(1)
-    for name, weight in model.diffusion_model.named_parameters():
-        spread = 0.6 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.1
-        level = 1.0 if weight.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
-        weight.data = level + spread * torch.randn(weight.shape, generator=chance)
-    model.diffusion_model.requires_grad_(False)
+    draw_weights(model.diffusion_model)
     return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
 
 def conditions(kind):

@@ -134,7 +134,7 @@ def bar_chart(series: Mapping[str, Sequence[float]], *, title: str, width: int =
     count = len(next(iter(series.values())))
     bins = np.array_split(np.arange(count), min(count, (width - _LABELS) // 3))
     totals = np.array([sum(float(values[part].mean()) for values in rows.values()) for part in bins])
-    top = _round_up(float(totals.max(initial=0)))
+    top = round_up(float(totals.max(initial=0)))
     picture, draw, plot = _axes(width, height, 0.0, top, count)
     step = (plot[2] - plot[0]) / len(bins)
     gap = 1 if step >= 4 else 0
@@ -272,8 +272,8 @@ def _key(title: str, colours: Mapping[str, Colour], width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def _round_up(value: float) -> float:
-    """The next number that divides well by four."""
+def round_up(value: float) -> float:
+    """The next number that divides well by four: the end of an axis. 1 for what is not above 0."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** np.floor(np.log10(value))

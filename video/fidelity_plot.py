@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .drawing import BACKGROUND, FAINT, GRID, SERIES, TEXT, Colour, heading, stacked
+from .drawing import BACKGROUND, FAINT, GRID, SERIES, TEXT, Colour, heading, round_up, stacked
 
 COLOURS: tuple[Colour, ...] = (SERIES[3], SERIES[0], SERIES[2], SERIES[5])
 """Of the settings' kinds in their order; each has a shape of its own, too."""
@@ -78,7 +78,7 @@ class _Panel:
 
 def _bars(layers: Sequence[Bar], wished: float, width: int) -> tuple[_Panel, list[tuple[str, str, Colour]]]:
     known = [each for bar in layers for each in bar if each is not None]
-    panel = _Panel(width, (len(layers), _round_up(max([*known, 1.25 * wished]))))
+    panel = _Panel(width, (len(layers), round_up(max([*known, 1.25 * wished]))))
     wide = panel.x(1) - panel.x(0)
     gap = min(0.2 * wide, 6 * _SCALE)
     for index, (mean, worst) in enumerate(layers):
@@ -102,7 +102,7 @@ def _curves(
 ) -> tuple[_Panel, list[tuple[str, str, Colour]]]:
     points = [point for each in settings.values() for point in each]
     most = max(1.0, *(point[0] for point in points))
-    panel = _Panel(width, (most, _round_up(max([*(point[1] for point in points), 1.25 * wished]))))
+    panel = _Panel(width, (most, round_up(max([*(point[1] for point in points), 1.25 * wished]))))
     for tick in range(0, 101, 20):
         panel.text(
             (panel.x(tick / 100), panel.box[3] + 4 * _SCALE),
@@ -158,14 +158,6 @@ def _draw_shape(
     else:
         corners = ((x - 1.1 * r, y + r), (x + 1.1 * r, y + r), (x, y - 1.1 * r))
         draw.polygon(corners, fill=inside, outline=ink, width=line)
-
-
-def _round_up(value: float) -> float:
-    """The next number whose quarters are short."""
-    if value <= 0:
-        return 1.0
-    unit = 10.0 ** np.floor(np.log10(value))
-    return float(next(step * unit for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * unit >= value))
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
