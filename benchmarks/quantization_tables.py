@@ -222,7 +222,7 @@ def _narrower(result: dict[str, Any]) -> str:
     rows = []
     for name, each in result.items():
         before, after = each["parameters"]
-        loss = (f"{each['loss'][way]:+.3f}" for way in ("weights", "tokens"))
+        loss = (f"{each['loss'][way]:+.4f}" for way in ("weights", "tokens"))
         widen = " to ".join(f"{times} times" for times in each["widen"])
         rows.append([name, widen, f"{before / 1e6:.2f} to {after / 1e6:.2f} millions", *loss])
     text = (

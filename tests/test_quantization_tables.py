@@ -231,7 +231,7 @@ PRUNING = {
                 "| hybrid, nothing in their place | 1 of 6 | +0.500 | +1.250 | +0.750 |",
                 "| full, shortcuts in their place | 1 of 4 | +0.125 | +0.250 | +0.500 |",
                 "over 25 clips that were not trained on",
-                "| hybrid | 3 times to 2 times | 5.40 to 4.10 millions | +0.400 | +0.125 |",
+                "| hybrid | 3 times to 2 times | 5.40 to 4.10 millions | +0.4000 | +0.1250 |",
             ],
         ),
     ],
