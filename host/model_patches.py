@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OVERRIDE = "optimized_attention_override"
-_PREFIX = "tokenreel"
+OVERRIDE = "optimized_attention_override"
+"""Among a model's transformer_options: who answers its attention."""
+PREFIX = "tokenreel."
+"""Names of our patches begin so."""
+_LINK = "tokenreel"
 
 
 class AttentionRun(Protocol):
@@ -47,6 +50,13 @@ class BlockRun(AttentionRun, Protocol):
     ) -> dict[str, Any]: ...
 
 
+def cloned(model: Any) -> Any:
+    """A clone of a MODEL. Raises TypeError for what is none."""
+    if not hasattr(getattr(model, "model", None), "diffusion_model"):
+        raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
+    return model.clone()
+
+
 def patch_model(
     model: Any,
     start: Callable[[float, float], AttentionRun],
@@ -64,19 +74,17 @@ def patch_model(
     steps, in [0, 1]. Raises TypeError for what is no MODEL, ValueError where `blocks` are asked for and the model's
     cannot be answered for.
     """
-    if not hasattr(getattr(model, "model", None), "diffusion_model"):
-        raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
+    patched = cloned(model)
     from comfy.patcher_extension import WrappersMP
 
-    patched = model.clone()
     options = patched.model_options.setdefault("transformer_options", {})
-    count = sum(str(key).startswith(_PREFIX) for key in patched.wrappers.get(WrappersMP.OUTER_SAMPLE, {}))
-    key = f"{_PREFIX}.{count}"
+    count = sum(str(key).startswith(PREFIX) for key in patched.wrappers.get(WrappersMP.OUTER_SAMPLE, {}))
+    key = f"{PREFIX}{count}"
     hooks = _Hooks(key, start, percents)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, hooks.sample)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, hooks.predict)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, hooks.forward)
-    options[_OVERRIDE] = _chained(key, options.get(_OVERRIDE), asked_first)
+    options[OVERRIDE] = _chained(key, options.get(OVERRIDE), asked_first)
     if not blocks:
         return patched
     before = options.get("patches_replace", {}).get("dit", {})
@@ -162,7 +170,7 @@ class _Link(NamedTuple):
 
 
 def _chained(key: str, previous: Callable[..., Tensor] | None, asked_first: bool) -> Callable[..., Tensor]:
-    link: _Link | None = getattr(previous, _PREFIX, None)
+    link: _Link | None = getattr(previous, _LINK, None)
     if link is not None and link.asked_first and not asked_first:
         return _override(link._replace(previous=_chained(key, link.previous, asked_first)))
     return _override(_Link(key, previous, asked_first))
@@ -180,7 +188,7 @@ def _override(link: _Link) -> Callable[..., Tensor]:
         return run.attend(forward, backend, args, kwargs)
 
     made = uncompiled(override)
-    setattr(made, _PREFIX, link)
+    setattr(made, _LINK, link)
     return made
 
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from . import IS_COMFYUI, resources
-from .model_patches import forward_facts, named_arguments, uncompiled
+from .model_patches import OVERRIDE, PREFIX, cloned, forward_facts, named_arguments, uncompiled
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OVERRIDE = "optimized_attention_override"
 _KEY = "tokenreel_probe"
 _SAMPLERS = ("euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_2m_sde", "lcm", "uni_pc")
 _SCHEDULERS = ("simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal")
@@ -97,7 +96,7 @@ class Sampling:
     def run(self, model: Any, step: Callable[[], None], *, steps: int | None = None) -> Sampled:
         """All steps, or the first `steps`, with a MODEL as it is; calls `step` after each."""
         meter = _Meter()
-        clone = _cloned(model)
+        clone = cloned(model)
         latents = self._sample(meter.on(clone), step, steps)
         return Sampled(latents, meter.seconds, meter.forwards, meter.runs)
 
@@ -115,8 +114,8 @@ class Sampling:
         `percents`: the part of the sampling of which it is told between which noise levels that lies. ValueError where
         both are patched by this pack and one was not made of the other.
         """
-        clone = _cloned(model)
-        _check_origin(clone, _cloned(reference))
+        clone = cloned(model)
+        _check_origin(clone, cloned(reference))
         self._sample(_Observer(watcher, reference, percents).on(clone), step, None)
 
     def _sample(self, model: Any, step: Callable[[], None], steps: int | None) -> list[Tensor]:
@@ -161,18 +160,11 @@ def _check_origin(model: Any, reference: Any) -> None:
     from comfy.patcher_extension import WrappersMP
 
     ours, theirs = (each.wrappers.get(WrappersMP.OUTER_SAMPLE, {}) for each in (reference, model))
-    if any(str(key).startswith("tokenreel.") and ours[key] != theirs.get(key) for key in ours):
+    if any(str(key).startswith(PREFIX) and ours[key] != theirs.get(key) for key in ours):
         raise ValueError(
             "Invalid patched: both models have patches of this pack, and different ones. Connect to model the one that "
             "patched was made from, without the patches in question."
         )
-
-
-def _cloned(model: Any) -> Any:
-    """Raises TypeError for what is no MODEL."""
-    if not hasattr(getattr(model, "model", None), "diffusion_model"):
-        raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
-    return model.clone()
 
 
 class _Meter:
@@ -212,7 +204,7 @@ class _Observer:
     def __init__(self, watcher: Watcher, reference: Any, percents: tuple[float, float]):
         options = reference.model_options.get("transformer_options", {})
         self._watcher, self._percents = watcher, percents
-        self._dense = options.get(_OVERRIDE)
+        self._dense = options.get(OVERRIDE)
         self._blocks = options.get("patches_replace", {}).get("dit", {})
         self._sigmas: list[float] = []
         self._enter, self._leave = uncompiled(self._entered), uncompiled(self._left)
@@ -247,9 +239,9 @@ class _Observer:
         sigma = facts["sigma"] or 0.0
         # samplers of higher order also ask between two steps: that belongs to the first of them
         step = max(0, sum(each >= sigma * (1 - 1e-4) for each in self._sigmas) - 1)
-        before = {name: options[name] for name in (_OVERRIDE, "patches_replace") if name in options}
+        before = {name: options[name] for name in (OVERRIDE, "patches_replace") if name in options}
         forward = self._watcher.begin(step=step, **facts)
-        options[_OVERRIDE] = uncompiled(self._override(forward, options.get(_OVERRIDE)))
+        options[OVERRIDE] = uncompiled(self._override(forward, options.get(OVERRIDE)))
         replaced = options.get("patches_replace", {})
         blocks = {name: self._replacement(forward, name, each) for name, each in replaced.get("dit", {}).items()}
         if blocks:
@@ -260,7 +252,7 @@ class _Observer:
         if entered is None:
             return
         forward, options, before = entered
-        options.pop(_OVERRIDE)
+        options.pop(OVERRIDE)
         options.update(before)
         self._watcher.end(forward)
 

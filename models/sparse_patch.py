@@ -186,7 +186,8 @@ def _by_some(call: AttentionCall, tiling: Tiling, heads: tuple[Tensor, Tensor, T
     assert cubes is not None
     scale = d**-0.5 if call.scale is None else call.scale
     summed = tiling.summed and mask is None  # what is hidden must not be summed up
-    inside = _Inside.of(k, v, cubes)
+    inside = _Inside.of(k, v, cubes) if summed else None
+    moments = None if summed else _moments(k, cubes)
     asking, seen, said = room_for_weights(q, k, v, call.scale) if summed else heads
     # kernels of few bits know few sizes of heads
     told: dict[str, Any] = {"low_precision_attention": False} if summed else {}
@@ -198,9 +199,13 @@ def _by_some(call: AttentionCall, tiling: Tiling, heads: tuple[Tensor, Tensor, T
         count = max(1, _at_once(v.device, _AT_ONCE) // (len(v) * (tiling.budget + len(tiling.sinks)) * d))
         for queries, own in zip(tiles.queries.split(most), tiles.own.split(most), strict=True):
             asked = q[:, queries].float().mean(2) * scale
-            scores, more = inside.summed(asked) if summed else (inside.likely(asked), None)
-            # where the rest is summed up, what is near is not worth more than what weighs as much
-            keys, whole = _chosen(scores if summed else torch.where(own, scores + _SURE, scores), tiling)
+            if inside is not None:
+                scores, more = inside.summed(asked)
+            else:  # what is near is worth more only where the rest is not summed up
+                assert moments is not None
+                likely, more = torch.cat([asked, asked.square()], -1) @ moments.transpose(-1, -2), None
+                scores = torch.where(own, likely + _SURE, likely)
+            keys, whole = _chosen(scores, tiling)
             for some in torch.arange(len(queries)).split(min(count, most)):
                 part = slice(int(some[0]), int(some[-1]) + 1)
                 hidden = None if mask is None else mask[lines, keys[:, part]].flatten(0, 1)[:, None]
@@ -254,19 +259,7 @@ class _Inside(NamedTuple):
 
     @classmethod
     def of(cls, k: Tensor, v: Tensor, cubes: Cubes) -> "_Inside":
-        counts = torch.arange(cubes.tokens.shape[1], device=k.device) < cubes.sizes[:, None]
-        return cls(k[:, cubes.tokens].float(), v[:, cubes.tokens].float(), counts)
-
-    def likely(self, asked: Tensor) -> Tensor:
-        """How much each cube weighs for mean queries `[heads, tiles, d]`, nearly: `[heads, tiles, cubes]`.
-
-        It is the mean of exponentials, of which mean and half the variance of the scores are the logarithm's first two
-        terms. Where nothing else of a cube counts, this chooses better than the weight itself.
-        """
-        shares = (self.counts / self.counts.sum(1, keepdim=True)).float()
-        means = torch.einsum("hcnd,cn->hcd", self.keys, shares)
-        spread = torch.einsum("hcnd,cn->hcd", (self.keys - means[:, :, None]).square(), shares)
-        return torch.cat([asked, asked.square()], -1) @ torch.cat([means, spread / 2], -1).transpose(-1, -2)
+        return cls(k[:, cubes.tokens].float(), v[:, cubes.tokens].float(), _counts(cubes))
 
     def summed(self, asked: Tensor) -> tuple[Tensor, _Sums]:
         """How much each cube weighs for mean queries `[heads, tiles, d]`, and what stands for it.
@@ -281,6 +274,23 @@ class _Inside(NamedTuple):
         shares = (scores - weight[..., None]).exp().transpose(1, 2)  # [heads, cubes, tiles, most]
         keys, values = ((shares @ each).transpose(1, 2) for each in (self.keys, self.values))
         return weight, _Sums(keys, values, weight - (keys * asked[:, :, None]).sum(-1))
+
+
+def _counts(cubes: Cubes) -> Tensor:
+    """bool `[cubes, most]`: which tokens count"""
+    return torch.arange(cubes.tokens.shape[1], device=cubes.sizes.device) < cubes.sizes[:, None]
+
+
+def _moments(x: Tensor, cubes: Cubes) -> Tensor:
+    """`[heads, N, d]` -> float32 `[heads, cubes, 2 * d]`: means of cubes and, after them, half their variances.
+
+    What a cube weighs is the mean of exponentials, of which mean and half the variance of the scores are the
+    logarithm's first two terms. Where nothing else of a cube counts, this chooses better than the weight itself.
+    """
+    inside, shares = x[:, cubes.tokens].float(), _counts(cubes) / cubes.sizes[:, None]
+    means = torch.einsum("hcnd,cn->hcd", inside, shares)
+    spread = torch.einsum("hcnd,cn->hcd", (inside - means[:, :, None]).square(), shares)
+    return torch.cat([means, spread / 2], -1)
 
 
 def _chosen(scores: Tensor, tiling: Tiling) -> tuple[Tensor, _Whole]:

@@ -22,17 +22,17 @@ _AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1))  # rows and columns of cells
 class Merged(NamedTuple):
     """`kept` `[K]`: numbers of tokens in their order. `stands` `[N]`: where in `kept` the one is that stands for each.
 
-    `counts` `[K]`: for how many a token stands, with itself.
+    `counts` `[K]`: for how many a token stands, with itself. `order` `[N]`: tokens by what stands for them.
     """
 
     kept: Tensor
     stands: Tensor
     counts: Tensor
+    order: Tensor
 
     def means(self, x: Tensor) -> Tensor:
         """`[B, N, C]` -> `[B, K, C]`: the mean of all that each token stands for. The same every time, also on GPUs."""
-        order = self.stands.argsort(stable=True)
-        parts = [torch.segment_reduce(each[order].float(), "mean", lengths=self.counts, axis=0) for each in x]
+        parts = [torch.segment_reduce(each[self.order].float(), "mean", lengths=self.counts, axis=0) for each in x]
         return torch.stack(parts).to(x.dtype)
 
 
@@ -72,7 +72,7 @@ def merge_alike(alike: Tensor, into: Tensor, *, threshold: float, most: int) -> 
     kept = ~left_out
     number = kept.cumsum(0) - 1
     stands = torch.where(left_out, number[into], number)
-    return Merged(kept.nonzero()[:, 0], stands, torch.bincount(stands))
+    return Merged(kept.nonzero()[:, 0], stands, torch.bincount(stands), stands.argsort(stable=True))
 
 
 def _stay(grid: Grid, t: int) -> Tensor:

@@ -25,7 +25,13 @@ from .token_matching import MOST, Merged, match_tokens, merge_alike
 MergeMode = Literal["keys", "blocks"]
 MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
 _MODULATIONS = 6  # shifts, scales and gates of a block: what Wan's blocks are given as [B, 6, C], or [B, frames, 6, C]
-_PASSED_ON = {"txt", "transformer_options", "prompt_timestep", "modulation_dims_txt"}  # about no token of the video
+_PASSED_ON = {
+    "img",
+    "txt",
+    "transformer_options",
+    "prompt_timestep",
+    "modulation_dims_txt",
+}  # about no token of the video
 _BOUNDARIES = ("modulation_dims", "modulation_dims_img")  # the first frame ends there, of which all tokens are kept
 
 
@@ -103,12 +109,10 @@ class MergeRun(Run):
             self.ran_dense("no token is redundant", asked=True)
             return call.dense()
         self.ran_patched((len(merged.kept) + place.before + place.after) / place.tokens)
-        keys = _numbers(merged, place)
-        said = v[:, keys]
-        said[:, place.before : place.before + len(merged.kept)] = merged.means(_video(v, place))
-        mask = call.key_mask()
+        keys, mask = _numbers(merged, place), call.key_mask()
+        rows = q, k[:, keys], _condensed(v, merged, place)
         left = Kept(merged.kept, queries=False)
-        return _weighted(call, (q, k[:, keys], said), merged, place, left, None if mask is None else mask[:, keys])
+        return _weighted(call, rows, merged, place, left, None if mask is None else mask[:, keys])
 
     # -- blocks
 
@@ -134,15 +138,15 @@ class MergeRun(Run):
             return original(arguments)
         place = Place(forward.grid, before, others - before)
         merged, left = self._merged_once(forward, x, place)
-        cut = _cut(arguments, forward, place, _numbers(merged, place), left)
-        if not isinstance(cut, str):
-            video = slice(place.before, place.before + len(merged.kept))
-            cut["img"][:, video] = merged.means(_video(x, place))
-        if isinstance(cut, str) or len(merged.kept) == place.grid.tokens:
+        numbers = _numbers(merged, place)
+        cut = _cut(arguments, forward, place, numbers, left)
+        if isinstance(cut, str) or len(numbers) == place.tokens:
             self.ran_dense(cut if isinstance(cut, str) else "no token is redundant", asked=not isinstance(cut, str))
             return original(arguments)
-        self.ran_patched(cut["img"].shape[1] / place.tokens)
-        return self._spread(x, cut, original, place, merged)
+        self.ran_patched(len(numbers) / place.tokens)
+        was = _condensed(x, merged, place)
+        out = original({**cut, "img": was.clone()})  # blocks may write into what they are given
+        return {**out, "img": _spread(x, out["img"], out["img"] - was, numbers, place, merged)}
 
     def attend(
         self, forward: Forward, backend: Callable[..., Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
@@ -164,27 +168,6 @@ class MergeRun(Run):
             self._found = forward, found, Kept(found.kept, queries=True)
         return self._found[1:]
 
-    def _spread(
-        self,
-        x: Tensor,
-        cut: dict[str, Any],
-        original: Callable[[dict[str, Any]], dict[str, Any]],
-        place: Place,
-        merged: Merged,
-    ) -> dict[str, Any]:
-        was = cut["img"].clone()  # blocks may write into what they are given
-        out = original(cut)
-        changed = out["img"] - was
-        count, end = len(merged.kept), place.before + place.grid.tokens
-        made = x.clone()
-        made[:, place.before : end] += changed[:, place.before : place.before + count][:, merged.stands]
-        # exactly what the block gives, where a token stands for itself alone
-        alone = _numbers(merged, place)
-        single = torch.ones(len(alone), dtype=torch.bool, device=x.device)
-        single[place.before : place.before + count] = merged.counts == 1
-        made[:, alone] = torch.where(single[:, None], out["img"], made[:, alone])
-        return {**out, "img": made}
-
 
 def _video(x: Tensor, place: Place) -> Tensor:
     return x[:, place.before : place.before + place.grid.tokens]
@@ -195,6 +178,24 @@ def _numbers(merged: Merged, place: Place) -> Tensor:
     device = merged.kept.device
     after = torch.arange(place.tokens - place.after, place.tokens, device=device)
     return torch.cat([torch.arange(place.before, device=device), place.before + merged.kept, after])
+
+
+def _condensed(x: Tensor, merged: Merged, place: Place) -> Tensor:
+    """`[B, N, C]` with the means in place of the video's tokens, `[B, K, C]`."""
+    end = place.before + place.grid.tokens
+    return torch.cat([x[:, : place.before], merged.means(_video(x, place)), x[:, end:]], 1)
+
+
+def _spread(x: Tensor, made: Tensor, changed: Tensor, numbers: Tensor, place: Place, merged: Merged) -> Tensor:
+    """What a block `made` of the tokens of `numbers`, and how it `changed` them, given to all of `[B, N, C]`."""
+    count, end = len(merged.kept), place.before + place.grid.tokens
+    whole = x.clone()
+    whole[:, place.before : end] += changed[:, place.before : place.before + count][:, merged.stands]
+    # exactly what the block gives, where a token stands for itself alone
+    single = torch.ones(len(numbers), dtype=torch.bool, device=x.device)
+    single[place.before : place.before + count] = merged.counts == 1
+    whole[:, numbers] = torch.where(single[:, None], made, whole[:, numbers])
+    return whole
 
 
 def _weighted(
@@ -225,7 +226,7 @@ def _weighted(
 def _cut(
     arguments: dict[str, Any], forward: Forward, place: Place, numbers: Tensor, left: Kept
 ) -> dict[str, Any] | str:
-    """What a block is given, for the tokens of `numbers` alone; or why that cannot be."""
+    """What a block is given beside its tokens, for those of `numbers` alone; or why that cannot be."""
     tokens, joined, where = place.tokens, place.tokens, numbers
     if forward.doubles and "txt" in arguments:  # text beside the video, in the same attention
         text = arguments["txt"].shape[1]
@@ -235,9 +236,7 @@ def _cut(
     cut = dict(arguments)
     for name, value in arguments.items():
         made: Any = value
-        if name == "img":
-            made = value[:, numbers]
-        elif name == "vec":
+        if name == "vec":
             bounded = any(arguments.get(each) is not None for each in _BOUNDARIES)
             made = value if bounded else _cut_modulation(value, tokens, numbers)
         elif name == "pe":
