@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from ..models.attention_calls import Forward
 from ..models.sparse_patch import SparseRun
 from .patching_models import fitted
 from .patching_network import comfyui_attention
+from .rounds import in_turn
 
 GRIDS = {"480p": Grid(21, 30, 52), "720p": Grid(21, 45, 80)}
 """81 frames of Wan 2.1: 32,760 and 75,600 tokens."""
@@ -59,12 +59,7 @@ def time_attention(
     kernels = {name: way for name, way in _dense(device).items() if _works(way, q[:, :, :256], k[:, :, :256])}
     sparse, shares = _sparse(grid)
     ways: Mapping[str, Attention] = {**kernels, **sparse}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            spent = _spent(way, (q, k, v), device)
-            if number:
-                seconds[name].append(spent)
+    seconds = in_turn({name: partial(way, q, k, v) for name, way in ways.items()}, rounds, device)
     fastest = min(kernels, key=lambda name: median(seconds[name]))
     return {
         "grid": list(grid),
@@ -126,14 +121,3 @@ def _patched(run: SparseRun, grid: Grid) -> Attention:
         return run.attend(Forward(grid), comfyui_attention, (q, k, v, q.shape[1]), options)
 
     return way
-
-
-def _spent(way: Attention, tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> float:
-    """Seconds until it is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    way(*tensors)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..models.attention import Grid
 from ..models.attention_calls import Run
 from ..models.token_merging import MergeSettings
 from .patching_models import Patch, fitted, in_comfyui
+from .rounds import in_turn
 
 GRID = Grid(9, 30, 40)
 TEXT = 512  # tokens, as Wan has them
@@ -86,13 +88,7 @@ def time_forwards(
     chosen = patches(grid) if chosen is None else chosen
     models: dict[str, tuple[Any, list[Run]]] = {DENSE: (source, []), DEFAULT: (_with_default(source), [])}
     models |= {patch.name: patch.on(source) for patch in chosen}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(rounds + 1):
-        for name, (model, _) in models.items():
-            started = time.perf_counter()
-            random_models.once(model, *given)
-            if number:
-                seconds[name].append(time.perf_counter() - started)
+    seconds = in_turn({name: partial(random_models.once, model, *given) for name, (model, _) in models.items()}, rounds)
     rows = [_row(name, seconds, runs) for name, (_, runs) in models.items()]
     return {**sizes, "comfyui": version, **_shares(source, given), "rows": rows}
 

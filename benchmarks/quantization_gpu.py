@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..models.int8_linear import int8_linear
 from ..models.quantized_formats import quantize_weight
 from .generation_clips import Tell
 from .patching_network import relative
+from .rounds import in_turn
 
 SHAPES = {
     "Wan 2.1 1.3B, 480p": (32760, 1536, 8960),
@@ -50,15 +51,10 @@ def time_gpu(shape: tuple[int, int, int], device: torch.device, dtype: torch.dty
     chance = torch.Generator().manual_seed(0)
     x = torch.randn(M, K, generator=chance).to(device, dtype)
     weight = (torch.randn(N, K, generator=chance) / K**0.5).to(device, dtype)
-    exact, seconds, errors = F.linear(x, weight), {}, {}
+    exact = F.linear(x, weight)
     ways = {name: way for name, way in _ways(weight).items() if _works(way, x)}
-    for name, way in ways.items():
-        errors[name], seconds[name] = relative(exact, way(x)), []
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            spent = _spent(way, x)
-            if number:
-                seconds[name].append(spent)
+    errors = {name: relative(exact, way(x)) for name, way in ways.items()}
+    seconds = in_turn({name: partial(way, x) for name, way in ways.items()}, rounds, device)
     dense = median(seconds[DENSE])
     rows = [
         {"way": name, "seconds": median(some), "speedup": dense / median(some), "error": errors[name]}
@@ -94,13 +90,3 @@ def _works(way: Callable[[Tensor], Tensor], x: Tensor) -> bool:
         return bool(torch.isfinite(way(x)).all())
     except (RuntimeError, NotImplementedError):  # this GPU does not know the type, or nothing compiles here
         return False
-
-
-def _spent(way: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    started = time.perf_counter()
-    way(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter() - started

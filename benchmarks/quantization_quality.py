@@ -62,7 +62,7 @@ def measure_quality(args: argparse.Namespace, tell: Tell) -> dict[str, Any]:
         fitted = list(asked_of_clips(_of(args, args.train), tell, SIDE))
         judged = list(asked_of_clips(args, tell, SIDE))
         found = {"side": SIDE, "fitted": len(fitted), "generator": generator_quality(load_generator(), fitted, judged)}
-        pictures = [frames_of(args, folder, tell) for folder in (args.train, args.clips)]
+        pictures = [frames_of(each, tell) for each in (_of(args, args.train), args)]
         found["tokenizer"] = tokenizer_quality(load_tokenizer().image, *pictures)
     for name in ("generator", "tokenizer"):
         for way, each in found[name]["ways"].items():
@@ -86,12 +86,11 @@ def _of(args: argparse.Namespace, folder: str) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "clips": folder, "limit": min(args.limit or FITTED, FITTED)})
 
 
-def frames_of(args: argparse.Namespace, folder: str, tell: Tell) -> list[np.ndarray]:
-    """Some frames of each clip, uint8 `[T, H, W, 3]`."""
+def frames_of(args: argparse.Namespace, tell: Tell) -> list[np.ndarray]:
+    """Some frames of each clip of `args.clips`, uint8 `[T, H, W, 3]`."""
     others: list[dict[str, str]] = []
-    limit = args.limit if folder == args.clips else min(args.limit or FITTED, FITTED)
     pictures = Pictures(load_tokenizer().image)
-    clips = coded_clips(clips_in(folder)[:limit], pictures, others, side=SIDE, frames=args.frames)
+    clips = coded_clips(clips_in(args.clips)[: args.limit], pictures, others, side=SIDE, frames=args.frames)
     found = [clip.source[spread(range(len(clip.source)), FRAMES)] for clip in clips]
     for each in others:
         tell(f"  {each['clip']}: left out, {each['reason']}")
@@ -135,9 +134,7 @@ def tokenizer_quality(
     return _table(nets, rows, [])
 
 
-def _ways(
-    net: nn.Module, look: Callable[[nn.Module], object]
-) -> dict[str, tuple[nn.Module, QuantizationReport | None]]:
+def _ways(net: nn.Module, look: Callable[[nn.Module], object]) -> Ways:
     """Ours in three formats, and the plainest int8 of the same layers. look: runs a network on what comes before."""
     made: Ways = {}
     settings = {OURS: OUR_NETWORKS, **{kind: QuantizationSettings(kind) for kind in ("fp8", "nvfp4")}}  # type: ignore[arg-type]

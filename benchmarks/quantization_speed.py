@@ -6,7 +6,6 @@ All in one process and in turn, each once in a round, so that what else the mach
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
@@ -29,6 +28,7 @@ from .generation_clips import Pictures, Tell
 from .patching_models import in_comfyui
 from .patching_network import relative
 from .quantization_rivals import KitchenInt8, PlainInt8, Replace, replaced, torchao_int8, torchao_version
+from .rounds import in_turn
 
 SHAPE = (2048, 1536, 6144)
 """Tokens, inputs and outputs of the layer: nearly the first feed-forward layer of Wan 2.1 1.3B."""
@@ -148,14 +148,7 @@ def timed(ways: Ways, rounds: int) -> dict[str, Any]:
     """Seconds of each way, all in turn, after two rounds that warm up; errors are those of the first way."""
     exact = ways[FLOAT]()
     errors = {name: relative(exact, way()) for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    rows = []
+    seconds, rows = in_turn(ways, rounds), []
     for name, some in seconds.items():
         ratios = [one / mine for one, mine in zip(seconds[FLOAT], some, strict=True)]
         speedup = median(seconds[FLOAT]) / median(some)

@@ -174,6 +174,14 @@ def _texture(height, width, seed=0):
 
 
 @pytest.fixture
+def chance():
+    """A new generator of random numbers, the same in every test."""
+    import torch
+
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture
 def texture():
     """Makes a picture full of detail: `texture(height, width, seed)` -> uint8 `[height, width, 3]`."""
     return _texture

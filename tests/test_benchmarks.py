@@ -1,6 +1,5 @@
 """Benchmarks on tiny clips, and tables that say what the results say."""
 
-import argparse
 import json
 import math
 from dataclasses import replace
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark_arguments import arguments
 from safetensors.torch import load_file, save_file
 
 import tokenreel
 from tokenreel.benchmarks import __main__ as command
 from tokenreel.benchmarks import results, speed, tables, token_summary, tokens
-from tokenreel.benchmarks.arguments import NAMES, add_arguments, run_benchmarks
+from tokenreel.benchmarks.arguments import NAMES, run_benchmarks
 from tokenreel.benchmarks.peers import find_peers
 from tokenreel.video.rate_curves import RatePoint
 from tokenreel.video.reference_codecs import REFERENCE_CODECS
@@ -37,12 +37,6 @@ def clips(tmp_path_factory):
     (folder / "broken.mp4").write_text("no video")
     (folder / "notes.txt").write_text("nothing")
     return folder
-
-
-def arguments(*given):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args([str(each) for each in given])
 
 
 @pytest.fixture(scope="module")

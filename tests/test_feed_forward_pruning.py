@@ -18,11 +18,6 @@ from tokenreel.models.token_guess import EXTRA
 WIDTH, CHANNELS = 64, 12
 
 
-@pytest.fixture
-def chance():
-    return torch.Generator().manual_seed(1)
-
-
 def wan(chance, blocks=2, *, vace=0):
     """As much of Wan's weights as is looked at, and something else."""
     made = {"head.modulation": torch.zeros(1, 2, CHANNELS), "blocks.0.self_attn.q.weight": torch.eye(CHANNELS)}

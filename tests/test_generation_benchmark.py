@@ -1,15 +1,15 @@
 """The generator's benchmark as a whole, kinds of attention and memory, with small networks on small clips."""
 
-import argparse
 import json
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from benchmark_arguments import arguments
 
 from tokenreel.benchmarks import generation, generation_kinds, generation_memory, generation_quality, results
-from tokenreel.benchmarks.arguments import PARTS, add_arguments, run_benchmarks
+from tokenreel.benchmarks.arguments import PARTS, run_benchmarks
 from tokenreel.benchmarks.generation_kinds import NETS, measure_kinds, time_pass
 from tokenreel.benchmarks.generation_memory import continue_reel, measure_memory
 from tokenreel.models.checkpoint import GENERATORS, WEIGHTS, file_digest, save_checkpoint
@@ -46,15 +46,11 @@ def small(monkeypatch):
                 monkeypatch.setattr(module, name, value)
 
 
-def arguments(*given):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["generator", *map(str, given)])
-
-
 class TestWhole:
     def test_parts_with_weights_of_ones_own(self, clips, weights, small):
-        args = arguments("--clips", clips, "--generator", weights, "--parts", "between", "continue", "bits")
+        args = arguments(
+            "generator", "--clips", clips, "--generator", weights, "--parts", "between", "continue", "bits"
+        )
         found = run_benchmarks(args, lambda line: None)
         result = found["results"]["generator"]
         assert {part for part in PARTS["generator"] if part in result} == {"between", "continue", "bits"}
@@ -67,14 +63,14 @@ class TestWhole:
         kept = {"bits": "old", "layers": "old"}
         monkeypatch.setattr(results, "kept_parts", lambda name: dict(kept))
         monkeypatch.setattr(generation, "measure_layers", lambda tell: kept.update(memory="meanwhile") or "new")
-        found = generation.measure_generation(arguments("--parts", "layers"), print)
+        found = generation.measure_generation(arguments("generator", "--parts", "layers"), print)
         weights = {path.stem: file_digest(path) for path in WEIGHTS.glob("generator*.safetensors")}
         assert found == {"weights": weights, "bits": "old", "layers": "new", "memory": "meanwhile"}
 
     @pytest.mark.parametrize("part", ["between", "continue", "bits", "kinds"])
     def test_clips_are_needed(self, part):
         with pytest.raises(ValueError, match=f"Part '{part}' needs a folder. Name it with --clips DIR"):
-            run_benchmarks(arguments("--parts", part), print)
+            run_benchmarks(arguments("generator", "--parts", part), print)
 
     def test_shipped_weights_are_what_was_measured(self):
         """A figure of other weights is not a figure."""
@@ -90,7 +86,7 @@ class TestKinds:
             generation_kinds, "load_generator", lambda name: small_net({"small": "window"}.get(name, name))
         )
         told = []
-        found = measure_kinds(arguments("--clips", clips), told.append)
+        found = measure_kinds(arguments("generator", "--clips", clips), told.append)
         assert [row["kind"] for row in found["rows"]] == [*list(NETS)[:-1], "3 linear : 1 window"]
         assert {row["parameters"] for row in found["rows"] if row["kind"] == "linear"} == {
             sum(each.numel() for each in small_net().parameters())

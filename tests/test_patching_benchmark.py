@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark_arguments import arguments
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 
 from tokenreel.benchmarks import patching, patching_attention, patching_merging, results
-from tokenreel.benchmarks.arguments import PARTS, add_arguments
+from tokenreel.benchmarks.arguments import PARTS
 from tokenreel.benchmarks.patching_fidelity import CHOICE, OURS, RANDOM, RASTER, WINDOW, fidelity_of, methods, summarize
 from tokenreel.benchmarks.patching_forward import GRID, patches
 from tokenreel.benchmarks.patching_merging import DENSE, KEYS, TOME, WEIGHTED, merging, merging_of
@@ -24,6 +25,7 @@ from tokenreel.benchmarks.patching_rivals import (
     raster_blocks,
     uniform_merging,
 )
+from tokenreel.benchmarks.rounds import in_turn
 from tokenreel.models import generator
 from tokenreel.models.attention import Grid
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
@@ -273,6 +275,13 @@ class TestMerging:
         assert all(block.parts[1] is layer for block, layer in zip(net.blocks, before, strict=True))
 
 
+def test_ways_are_timed_in_turn_after_a_round_that_warms_up():
+    done = []
+    found = in_turn({name: lambda name=name: done.append(name) for name in "ab"}, 2)
+    assert done == ["a", "b"] * 3 and list(found) == ["a", "b"]
+    assert all(len(each) == 2 and min(each) > 0 for each in found.values())
+
+
 class TestAttentionAlone:
     def test_times(self):
         found = patching_attention.time_attention(Grid(8, 16, 24), 2, 16, torch.device("cpu"), torch.float32, 1)
@@ -305,12 +314,6 @@ class TestAttentionAlone:
         assert found["fastest"] in ("flash", "cuDNN", "efficient") and len(found["ways"]) > 3
 
 
-def arguments(*given):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["patching", *map(str, given)])
-
-
 class TestParts:
     def test_what_is_not_measured_is_kept_and_what_lacks_comfyui_left_out(self, monkeypatch, tmp_path):
         (tmp_path / "patching.json").write_text(json.dumps({"fidelity": {"old": 1}, "exact": {"old": 2}, "date": "?"}))
@@ -324,7 +327,7 @@ class TestParts:
         monkeypatch.setattr(patching, "measure_forward", lambda rounds, limit, tell: {"rounds": rounds, "limit": limit})
         monkeypatch.setattr(patching, "measure_attention", lambda rounds, tell: None)
         told = []
-        found = patching.measure_patching(arguments("--rounds", 3, "--limit", 2), told.append)
+        found = patching.measure_patching(arguments("patching", "--rounds", 3, "--limit", 2), told.append)
         assert list(found.pop("weights")) == ["generator_full"]
         assert found == {"fidelity": {"old": 1}, "exact": {"old": 2}, "forward": {"rounds": 3, "limit": 2}}
         assert told[0] == " exact" and told[1].startswith("  left out: ComfyUI cannot be imported (No module named")
@@ -333,7 +336,7 @@ class TestParts:
     def test_parts_are_those_that_are_made(self):
         assert PARTS["patching"] == ("exact", "forward", "fidelity", "merging", "attention")
         with pytest.raises(ValueError, match="needs a folder"):
-            patching.measure_patching(arguments("--parts", "fidelity"), print)
+            patching.measure_patching(arguments("patching", "--parts", "fidelity"), print)
 
 
 SCRIPT = """

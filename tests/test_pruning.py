@@ -25,11 +25,6 @@ SMALL = GeneratorConfig(levels=(3, 3), width=16, depth=4, heads=2, widen=2, digi
 
 
 @pytest.fixture
-def chance():
-    return torch.Generator().manual_seed(1)
-
-
-@pytest.fixture
 def net():
     torch.manual_seed(0)
     made = TokenGenerator(SMALL).eval().requires_grad_(False)

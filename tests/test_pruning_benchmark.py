@@ -13,11 +13,6 @@ from tokenreel.models.token_guess import EXTRA
 
 
 @pytest.fixture
-def chance():
-    return torch.Generator().manual_seed(1)
-
-
-@pytest.fixture
 def net():
     torch.manual_seed(0)
     made = TokenGenerator(GeneratorConfig(levels=(3, 3), width=16, depth=5, heads=2, widen=2, digit_width=8)).eval()

@@ -1,6 +1,5 @@
 """What quantized models are measured with: rivals do what they are called, sizes are equal, parts are kept."""
 
-import argparse
 import copy
 import json
 import math
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark_arguments import arguments
 from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
 from torch import nn
 
@@ -23,7 +23,7 @@ from tokenreel.benchmarks import (
     quantization_speed,
     results,
 )
-from tokenreel.benchmarks.arguments import PARTS, add_arguments
+from tokenreel.benchmarks.arguments import PARTS
 from tokenreel.benchmarks.patching_network import Asked, relative, run_network
 from tokenreel.benchmarks.quantization_quality import FORMATS, HALFWAY, NAIVE, OURS
 from tokenreel.benchmarks.quantization_rivals import NaiveInt8, PlainInt8, replaced, rounded
@@ -278,12 +278,6 @@ class TestOnAGpu:
         assert told == ["  left out: there is no CUDA device"]
 
 
-def arguments(*given):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["quantization", *map(str, given)])
-
-
 class TestParts:
     def test_what_is_not_measured_is_kept(self, monkeypatch, tmp_path):
         kept = {"quality": {"old": 1}, "saved": {"old": 2}, "date": "?"}
@@ -297,7 +291,7 @@ class TestParts:
         monkeypatch.setattr(quantization, "measure_speed", lambda rounds, tell: {"rounds": rounds})
         monkeypatch.setattr(quantization, "measure_gpu", lambda rounds, tell: None)
         told = []
-        args = arguments("--rounds", 3, "--parts", "saved", "speed", "gpu")
+        args = arguments("quantization", "--rounds", 3, "--parts", "saved", "speed", "gpu")
         found = quantization.measure_quantization(args, told.append)
         assert list(found.pop("weights")) == ["generator"]
         assert found == {"quality": {"old": 1}, "saved": {"old": 2}, "speed": {"rounds": 3}}
@@ -307,9 +301,9 @@ class TestParts:
         parts = ("size", "speed", "quality", "mixed", "saved", "pruning", "memory", "gpu")
         assert PARTS["quantization"] == parts
         with pytest.raises(ValueError, match="needs a folder"):
-            quantization.measure_quantization(arguments("--parts", "mixed"), print)
+            quantization.measure_quantization(arguments("quantization", "--parts", "mixed"), print)
         with pytest.raises(ValueError, match="--train DIR"):
-            quantization.measure_quantization(arguments("--parts", "mixed", "--clips", "x"), print)
+            quantization.measure_quantization(arguments("quantization", "--parts", "mixed", "--clips", "x"), print)
 
 
 SCRIPT = """

@@ -7,11 +7,6 @@ import torch.nn.functional as F
 from tokenreel.models.semi_structured import SparseLinear, obstacle, sparse_layer, two_of_four
 
 
-@pytest.fixture
-def chance():
-    return torch.Generator().manual_seed(1)
-
-
 def test_the_two_that_count_stay():
     weight = torch.tensor([[1.0, -3.0, 2.0, 0.5, 4.0, 0.1, 0.2, 0.3]])
     assert two_of_four(weight).tolist() == [[0, -3, 2, 0, 4, 0, 0, pytest.approx(0.3)]]

@@ -1,14 +1,14 @@
 """Reels hold what they say, and the benchmark of shots counts right; with small made-up shots."""
 
-import argparse
 import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from benchmark_arguments import arguments
 
 from tokenreel.benchmarks import results, shot_reels, shots, tables
-from tokenreel.benchmarks.arguments import add_arguments, run_benchmarks
+from tokenreel.benchmarks.arguments import run_benchmarks
 from tokenreel.benchmarks.shot_labels import LABELS, Labels
 from tokenreel.benchmarks.shot_reels import load_shots, write_reel
 from tokenreel.models.checkpoint import WEIGHTS, file_digest
@@ -116,12 +116,6 @@ class TestSummary:
         assert summary["precision_by_kind"] == {"cut": pytest.approx(2 / 3), "gradual": None}
         assert summary["kind_accuracy"] == 0.5 and summary["false_at"]["flash"] == 1
         assert summary["ms_per_frame"] == pytest.approx(2)
-
-
-def arguments(*given):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args([str(each) for each in given])
 
 
 class TestCommand:
