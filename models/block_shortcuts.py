@@ -148,9 +148,10 @@ def ridge_regression(x: Tensor, y: Tensor, ridges: Sequence[float]) -> Iterator[
     tokens, channels = x.shape
     few = tokens < channels
     products = x @ x.T if few else x.T @ x
+    unit = torch.eye(len(products), device=x.device)
     weight = float(x.square().mean()) * tokens
     for ridge in ridges:
-        held = products + max(ridge * weight, 1e-12) * torch.eye(len(products))
+        held = products + max(ridge * weight, 1e-12) * unit
         yield x.T @ torch.linalg.solve(held, y) if few else torch.linalg.solve(held, x.T @ y)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .block_shortcuts import ridge_regression
 from .generator import TokenGenerator
 
 MOST = 0.75
@@ -116,29 +117,15 @@ def compensated(
     missing = wanted - given @ plain.T
     held_out = torch.arange(len(seen), device=seen.device) % _HELD_OUT == _HELD_OUT - 1
     size = float(wanted[held_out].square().sum()) or 1.0
-    changes = _changes(given[~held_out], missing[~held_out], _RIDGES)
+    changes = ridge_regression(given[~held_out], missing[~held_out], _RIDGES)
     left = [float((missing[held_out] - given[held_out] @ each).square().sum()) / size for each in changes]
     before = float(missing[held_out].square().sum()) / size
     made = plain
     if min(left) < before:
-        made = plain + _changes(given, missing, [_RIDGES[left.index(min(left))]])[0].T
+        made = plain + next(ridge_regression(given, missing, [_RIDGES[left.index(min(left))]])).T
     shifted = bias.float() + weight @ mean - made @ mean[units]
     errors = (before**0.5, min(before, *left) ** 0.5)
     return made.to(second.dtype), shifted.to(bias.dtype), errors
-
-
-def _changes(given: Tensor, missing: Tensor, ridges: Sequence[float]) -> list[Tensor]:
-    """For each ridge `[kept, C]`, what to add to weights, by tokens or by units, whichever are fewer."""
-    tokens, units = given.shape
-    few = tokens < units
-    products = given @ given.T if few else given.T @ given
-    unit = torch.eye(len(products), device=given.device)
-    weight = float(given.square().mean()) * tokens
-    made = []
-    for ridge in ridges:
-        held = products + max(ridge * weight, 1e-12) * unit
-        made.append(given.T @ torch.linalg.solve(held, missing) if few else torch.linalg.solve(held, given.T @ missing))
-    return made
 
 
 def narrow_generator(net: TokenGenerator, widen: int, hidden: Sequence[Tensor] | None = None) -> TokenGenerator:

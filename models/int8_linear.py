@@ -2,7 +2,7 @@
 
 Weights have a scale for each output channel, inputs one for each token, found as the layer runs. What makes it pay on a
 CPU: the weight is packed once for oneDNN and kept in no other form, the channel's scale is applied inside of the
-product, the token's scale and the bias in one pass after it. `faster_in_int8` times a layer both ways on the machine at
+product, the token's scale and the bias in one pass after it. `time_both` times a layer both ways on the machine at
 hand, because neither always wins: float does for few tokens and small layers.
 """
 
@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .quantized_formats import GROUP, QuantizedWeight, rotate
+from .quantized_formats import GROUP, QuantizedWeight, rotate, token_scales
 
 _ROWS = 1024  # tokens that are multiplied at a time: what is in between stays small
-_LEAST = 1e-12  # a token of zeros has a scale, too
 
 
 class QuantizedLinear(nn.Module):
@@ -106,7 +105,7 @@ def int8_linear(
     added = torch.zeros((), device=x.device) if bias is None else bias.float()
     for first in range(0, len(rows), _ROWS):
         tokens = rows[first : first + _ROWS]
-        sizes = (tokens.abs().amax(1, keepdim=True) / 127).clamp_(min=_LEAST)
+        sizes = token_scales(tokens)
         product = _product((tokens / sizes).round_().to(torch.int8), weight, scales)
         torch.addcmul(added, product, sizes, out=out[first : first + _ROWS])
     return out.to(x.dtype).reshape(*x.shape[:-1], N)

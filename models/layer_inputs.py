@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .quantized_formats import GROUP, QuantizedWeight, quantize_weight, rotate
+from .quantized_formats import GROUP, QuantizedWeight, quantize_weight, rotate, token_scales
 
 _KEPT = 256  # tokens of a layer
 _EACH = 64  # tokens of a call
@@ -117,7 +117,7 @@ def _rounded(tokens: Tensor, quantized: QuantizedWeight) -> Tensor:
     if "pre_quant_scale" in quantized.tensors:
         tokens = tokens * quantized.tensors["pre_quant_scale"]
     tokens = rotate(tokens, GROUP) if quantized.rotated else tokens
-    scale = (tokens.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
+    scale = token_scales(tokens)
     return (tokens / scale).round() * scale
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from .quantizable_layers import LayerFilter, find_preset
 from .quantization import Layer, QuantizationSettings, chosen_layers, plan, quantized_layers
 from .quantization_report import LayerReport, QuantizationReport
-from .quantized_formats import GROUP, QuantizedWeight, file_layout, layer_config, read_weight
+from .quantized_formats import QuantizedWeight, file_layout, layer_config, read_weight
 
 METADATA = "_quantization_metadata"
 PREFIX = "model.diffusion_model."
@@ -150,11 +150,11 @@ def _announced(
 ) -> tuple[dict[str, tuple[torch.dtype, tuple[int, ...]]], dict[str, dict[str, Any]]]:
     """What the new file will hold, and what it says of each quantized layer."""
     announced, configs = dict(layout), {}
+    rotated = None if settings.rotation else False  # wherever that is possible, or nowhere
     for layer in layers:
         kind = kinds.get(layer.name)
         if kind is None:
             continue
-        rotated = kind == "int8" and settings.rotation and layer.shape[1] % GROUP == 0
         del announced[f"{prefix}{layer.name}.weight"]
         for part, (dtype, shape) in file_layout(kind, layer.shape, rotated=rotated).items():
             announced[f"{prefix}{layer.name}.{part}"] = dtype, shape

@@ -187,6 +187,11 @@ def rotate(x: Tensor, group: int = GROUP) -> Tensor:
     return turned.reshape(x.shape)
 
 
+def token_scales(tokens: Tensor) -> Tensor:
+    """`[M, 1]`: what tokens `[M, K]` are divided by to be multiplied in int8. A token of zeros has a scale, too."""
+    return (tokens.abs().amax(1, keepdim=True) / _INT8_MAX).clamp_(min=1e-12)
+
+
 @functools.cache
 def _turn(size: int) -> Tensor:
     """An orthogonal, symmetric `[size, size]` of entries of one magnitude; `size` is a power of 4."""

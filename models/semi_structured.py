@@ -26,6 +26,13 @@ def obstacle(device: torch.device) -> str | None:
     return None
 
 
+def check_device(device: torch.device) -> None:
+    """Raises ValueError with the reason where a device has no use for such weights."""
+    reason = obstacle(device)
+    if reason is not None:
+        raise ValueError(f"Two of four weights cannot be left out here: {reason}. Leave out blocks instead.")
+
+
 def two_of_four(weight: Tensor, inputs: Tensor | None = None) -> Tensor:
     """`[N, K]` with two of each four neighbours in a row zero; `inputs` `[tokens, K]` say how large each input is.
 
@@ -66,9 +73,7 @@ def sparse_layer(weight: Tensor, bias: Tensor | None, inputs: Tensor, tokens: in
     weight `[N, K]`, half precision, on the GPU. inputs: `[some, K]` of what it is given, `tokens` at a time. ValueError
     for another device, with the reason.
     """
-    reason = obstacle(weight.device)
-    if reason is not None:
-        raise ValueError(f"Two of four weights cannot be left out here: {reason}. Leave out blocks instead.")
+    check_device(weight.device)
     if weight.shape[0] % _MULTIPLE or weight.shape[1] % _MULTIPLE or weight.element_size() != 2:
         return None
     seen = inputs.to(weight.device, weight.dtype)

@@ -6,7 +6,7 @@ from ..host import resources
 from ..host.api import io
 from ..host.probing import Sampling
 from ..models.block_shortcuts import CORRECTIONS
-from ..models.pruning import MEASURES, DepthSettings
+from ..models.pruning import MEASURES, MOST, DepthSettings
 from ..models.semi_structured import obstacle
 from .pruning_steps import halve_model, leave_out_blocks, narrow_model
 
@@ -32,7 +32,7 @@ def _widgets() -> list[Any]:
             "share",
             default=0.2,
             min=0.0,
-            max=0.5,
+            max=MOST,
             step=0.01,
             tooltip="This share of the blocks, or of the units of each feed-forward layer, goes. At 0 nothing changes.",
         ),

@@ -21,7 +21,7 @@ from ..models.block_runs import AnswerRun
 from ..models.feed_forward_pruning import Narrowed, narrow_wan, wan_layers
 from ..models.prune_report import PruneReport
 from ..models.pruning import DepthPlan, DepthSettings, judged, plan_depth
-from ..models.semi_structured import obstacle, sparse_layer
+from ..models.semi_structured import check_device, sparse_layer
 
 _RUNS = 3 + 2 * ROUNDS  # through all calls, to see what layers are given, to sample and to judge what was made, to time
 _WAITING = "The weights of the blocks left out stay where they are: without this node all is as before, LoRA included."
@@ -81,9 +81,7 @@ def narrow_model(model: Any, samplings: list[Sampling], share: float) -> tuple[A
 def halve_model(model: Any, samplings: list[Sampling]) -> tuple[Any, PruneReport]:
     """A MODEL of its own with two of four weights gone from feed-forward layers that this makes faster."""
     device, names = resources.device(), feed_forward_layers(model)
-    reason = obstacle(device)
-    if reason is not None:
-        raise ValueError(f"Two of four weights cannot be left out here: {reason}. Leave out blocks instead.")
+    check_device(device)
     steps = samplings[0].steps * (len(samplings) + _RUNS)
     with resources.progress(steps + len(names), "prune") as bar:
         inputs, whole = with_calls(model, AnswerRun(), samplings, lambda calls: _seen(calls, names), bar.update)

@@ -14,9 +14,8 @@ from ..host.probing import Sampled, Sampling
 from ..models import int8_linear
 from ..models.fidelity import compare_latents
 from ..models.layer_inputs import LayerInputs, is_linear, recorded
-from ..models.mixed_precision import KEPT
 from ..models.quantizable_layers import LayerFilter, find_preset
-from ..models.quantization import Layer, QuantizationSettings, chosen_layers, plan
+from ..models.quantization import Layer, QuantizationSettings, chosen_layers, is_faster, kept_report, plan
 from ..models.quantization import quantized_layers as made_layers
 from ..models.quantization_report import LayerReport, QuantizationReport
 from ..models.quantized_files import WeightStore, file_type, quantization_metadata, write_tensors
@@ -36,7 +35,6 @@ def _dequantize(weight: Tensor, scale: Tensor, rotated: bool, smoothing: Tensor 
     return QuantizedWeight("int8", shape, tensors, layer_config("int8", shape, rotated=rotated)).dequantize()
 
 
-_ROWS = 1024  # tokens at which a layer is timed where none were seen
 _MATH = quantized_layers.Int8Math(int8_linear.int8_linear, int8_linear.pack, int8_linear.packs, _quantize, _dequantize)
 
 
@@ -123,8 +121,8 @@ def quantize_model(
         step(next(done), total)
         if weight is not None:
             new, old = layer_of(layer.name, weight.file_tensors()), modules[layer.name]
-            if fast and layer.name not in patched and not _is_faster(new, old, (inputs or {}).get(layer.name)):
-                report = LayerReport(layer.name, KEPT, layer.shape, layer.nbytes, layer.nbytes, 0.0)
+            if fast and layer.name not in patched and not is_faster(old, new, (inputs or {}).get(layer.name)):
+                report = kept_report(layer)
             elif store is None:
                 made[layer.name] = new
             else:
@@ -135,12 +133,6 @@ def quantize_model(
     after = before + sum(report.nbytes - report.nbytes_before for report in reports)
     result = quantized_models.replace_layers(model, made)
     return result, QuantizationReport(before, after, reports, time.perf_counter() - start, bool(inputs))
-
-
-def _is_faster(new: Any, old: Any, inputs: LayerInputs | None) -> bool:
-    """On the machine at hand, for as many tokens as came."""
-    before, after = int8_linear.time_both(old, new, inputs.rows if inputs else _ROWS)
-    return after < before
 
 
 def _layer(model: Any, name: str, module: Any) -> Layer:

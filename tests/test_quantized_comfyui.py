@@ -121,7 +121,7 @@ steps.save_model(made, FOLDER / "smooth.safetensors")
 seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors"), "wan"), sample(made, "wan")),
     sum(name.endswith("pre_quant_scale") for name in made.model.diffusion_model.state_dict())]
 lean, _ = steps.quantize_model(source, QuantizationSettings("int8"))
-steps._is_faster = lambda new, old, inputs: new.in_features > 256
+steps.is_faster = lambda old, new, inputs: new.in_features > 256
 made, text, _ = QuantizeModel.execute(source, "int8", 0.4, 0.0, False, True, False, "").args
 fast = sample(made, "wan")
 kinds = [each.weight._params.rotated and each._packed is not None for each in made.model.diffusion_model.modules()
