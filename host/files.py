@@ -45,6 +45,11 @@ class OutputFile:
     filename: str
     subfolder: str  # relative to the output folder, "/" between parts
 
+    @property
+    def name(self) -> str:
+        """Relative to the output folder."""
+        return f"{self.subfolder}/{self.filename}" if self.subfolder else self.filename
+
 
 @dataclass(frozen=True)
 class _Folders:

@@ -50,10 +50,15 @@ class BlockRun(AttentionRun, Protocol):
     ) -> dict[str, Any]: ...
 
 
-def cloned(model: Any) -> Any:
-    """A clone of a MODEL. Raises TypeError for what is none."""
+def check_model(model: Any) -> None:
+    """Raises TypeError for what is no MODEL."""
     if not hasattr(getattr(model, "model", None), "diffusion_model"):
         raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
+
+
+def cloned(model: Any) -> Any:
+    """A clone of a MODEL. Raises TypeError for what is none."""
+    check_model(model)
     return model.clone()
 
 

@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .model_patches import OVERRIDE, check_model
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -20,15 +22,9 @@ if TYPE_CHECKING:
 PART = "diffusion_model."
 """What ComfyUI puts before the names of a MODEL's weights."""
 _NOT_COPIED = ("model_config", "latent_format")  # they are read only
-_PATCHES = ("patches", "patches_replace", "optimized_attention_override")  # in the options of a MODEL
+_PATCHES = ("patches", "patches_replace", OVERRIDE)  # in the options of a MODEL
 _HOOKS = ("object_patches", "wrappers", "callbacks")  # of a MODEL itself
 _LEFT_BEHIND = ("current_patcher", "dynamic_vbars", "dynamic_pins")  # they belong to what the source has loaded
-
-
-def check_model(model: Any) -> None:
-    """Raises TypeError for what is no MODEL."""
-    if not hasattr(getattr(model, "model", None), "diffusion_model"):
-        raise TypeError(f"Invalid MODEL ({type(model).__name__}). Connect ComfyUI's Load Diffusion Model.")
 
 
 def at_rest(model: Any) -> None:

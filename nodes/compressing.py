@@ -233,6 +233,5 @@ class SaveModel(io.ComfyNode):
     def execute(cls, model: Any, filename_prefix: str) -> io.NodeOutput:
         with files.output_path(filename_prefix, ".safetensors") as file, resources.progress(None, "saving") as bar:
             saved = save_model(model, Path(file.path), step=_counted(bar))
-        name = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
-        text = f"{name}\n{saved}"
-        return io.NodeOutput(name, text, ui={"text": (text,)})
+        text = f"{file.name}\n{saved}"
+        return io.NodeOutput(file.name, text, ui={"text": (text,)})

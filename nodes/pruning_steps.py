@@ -5,7 +5,7 @@ from typing import Any
 
 from ..host import resources
 from ..host.calibration import ROUNDS, ModelCalls, blocks_of, with_calls
-from ..host.model_patches import patch_model
+from ..host.model_patches import check_model, patch_model
 from ..host.narrowed_models import (
     at_rest,
     feed_forward_layers,
@@ -15,7 +15,6 @@ from ..host.narrowed_models import (
     with_layers,
 )
 from ..host.probing import Sampling
-from ..host.quantized_models import check_model
 from ..models.attention_calls import Gate
 from ..models.block_runs import AnswerRun
 from ..models.feed_forward_pruning import Narrowed, narrow_wan, wan_layers

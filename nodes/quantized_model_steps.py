@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..host import quantized_layers, quantized_models
+from ..host.model_patches import check_model
 from ..host.probing import Sampled, Sampling
 from ..models import int8_linear
 from ..models.fidelity import compare_latents
@@ -69,7 +70,7 @@ def record_model(model: Any, sampling: Sampling, step: Callable[[], None]) -> Re
 
     It samples two times: only the second is timed with everything loaded and nothing recorded.
     """
-    quantized_models.check_model(model)
+    check_model(model)
     network = model.model.diffusion_model
     names = {name: name for name, each in network.named_modules() if is_linear(each)}
     with recorded(network, names) as recorder:

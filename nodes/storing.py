@@ -45,11 +45,10 @@ class SaveTokens(io.ComfyNode):
     def execute(cls, tokens: Any, filename_prefix: str) -> io.NodeOutput:
         with files.output_path(filename_prefix, SUFFIX, width=tokens.width, height=tokens.height) as file:
             size = write_tokens(file.path, tokens, check=resources.check_cancelled)
-        name = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
-        text = f"{name}\n{describe_tokens(report(tokens, file_bytes=size))}"
+        text = f"{file.name}\n{describe_tokens(report(tokens, file_bytes=size))}"
         saved = ui.SavedResult(file.filename, file.subfolder, io.FolderType.output)
         # not under "images": the editor would try to show it
-        return io.NodeOutput(name, text, ui={"text": (text,), "tokens": [saved]})
+        return io.NodeOutput(file.name, text, ui={"text": (text,), "tokens": [saved]})
 
 
 def _saved() -> list[str]:
