@@ -35,23 +35,22 @@ NO_WIDGETS = {"PreviewAny"}
 MUTED = 2  # the mode of a node that does not run until it is unmuted
 REEL = "tokenreel_reel.mp4"
 NUMBERS = {"TokenReel_MeasureQuality", "TokenReel_PlotRateDistortion", "TokenReel_PlanTokenBudget"}  # no times in these
-FIRST, SECOND, THIRD = "01_video_to_tokens_and_back", "02_rate_distortion", "03_few_frames_every_frame_out"
-FOURTH, FIFTH = "04_upscale_what_changed", "05_generate_the_frames_between"
-SIXTH, SEVENTH = "06_plan_a_token_budget", "07_wan_video_for_less"
-EIGHTH = "08_quantize_and_save_a_model"
-MODEL_FILES = {SEVENTH: 3, EIGHTH: 2}
+TO_TOKENS, RATES, BETWEEN = "01_video_to_tokens_and_back", "02_rate_distortion", "03_generate_the_frames_between"
+FEW, UPSCALED = "04_few_frames_every_frame_out", "05_upscale_what_changed"
+WAN, QUANTIZED, PLANNED = "07_wan_video_for_less", "09_quantize_and_save_a_model", "11_plan_a_token_budget"
+MODEL_FILES = {WAN: 3, QUANTIZED: 2}
 SMALL = {  # a few small frames: the same path through the workflow, quickly
-    FIRST: ["2.fps=3", "4.size=64", "5.size=64"],
-    SECOND: ["2.fps=3", "4.size=32", "4.points=0"],
-    THIRD: ["2.fps=3", "4.engine=flow"],
-    FOURTH: ["2.engine=bicubic"],
-    FIFTH: ["4.size=32", "6.steps=1"],
-    SIXTH: ["2.width=96", "2.height=64", "2.seconds=2", "2.fps=8", "2.least_short_side=32", "2.least_fps=4"],
-    SEVENTH: [
+    TO_TOKENS: ["2.fps=3", "4.size=64", "5.size=64"],
+    RATES: ["2.fps=3", "4.size=32", "4.points=0"],
+    FEW: ["2.fps=3", "4.engine=flow"],
+    UPSCALED: ["2.engine=bicubic"],
+    BETWEEN: ["4.size=32", "6.steps=1"],
+    PLANNED: ["2.width=96", "2.height=64", "2.seconds=2", "2.fps=8", "2.least_short_side=32", "2.least_fps=4"],
+    WAN: [
         *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
         *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "21.steps=3"),
     ],
-    EIGHTH: ["10.width=128", "10.height=96", "10.length=13", "11.steps=2"],
+    QUANTIZED: ["10.width=128", "10.height=96", "10.length=13", "11.steps=2"],
 }
 
 
@@ -117,7 +116,7 @@ def standalone(inputs, tmp_path_factory):
     """The first workflow, run in this process."""
     output = tmp_path_factory.mktemp("output")
     return run_workflow(
-        twin(FIRST), OURS, overrides=SMALL[FIRST], input_dir=inputs, output_dir=output, keep=["4", "10"]
+        twin(TO_TOKENS), OURS, overrides=SMALL[TO_TOKENS], input_dir=inputs, output_dir=output, keep=["4", "10"]
     )
 
 
@@ -230,9 +229,7 @@ class TestModelFiles:
 
 class TestRateDistortion:
     def test_runs_in_this_process(self, inputs, tmp_path):
-        run = run_workflow(
-            twin(SECOND), OURS, overrides=SMALL[SECOND], input_dir=inputs, output_dir=tmp_path, keep=["4"]
-        )
+        run = run_workflow(twin(RATES), OURS, overrides=SMALL[RATES], input_dir=inputs, output_dir=tmp_path, keep=["4"])
         curve, table = run.values["4"]
         assert curve.shape[0] == 1 and curve.shape[3] == 3
         assert run.texts["5"] == table and "every frame for itself" in table
@@ -241,7 +238,7 @@ class TestRateDistortion:
 class TestFewFrames:
     def test_every_frame_comes_back(self, inputs, tmp_path):
         run = run_workflow(
-            twin(THIRD), OURS, overrides=SMALL[THIRD], input_dir=inputs, output_dir=tmp_path, keep=["2", "6"]
+            twin(FEW), OURS, overrides=SMALL[FEW], input_dir=inputs, output_dir=tmp_path, keep=["2", "6"]
         )
         _, kept, timeline, count, plot = run.values["2"]
         with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as restored:
@@ -256,7 +253,7 @@ class TestFewFrames:
 class TestUpscaling:
     def test_frames_are_large_and_what_was_computed_is_shown(self, inputs, tmp_path):
         run = run_workflow(
-            twin(FOURTH), OURS, overrides=SMALL[FOURTH], input_dir=inputs, output_dir=tmp_path, keep=["2"]
+            twin(UPSCALED), OURS, overrides=SMALL[UPSCALED], input_dir=inputs, output_dir=tmp_path, keep=["2"]
         )
         _, images, preview, report = run.values["2"]
         with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as large:
@@ -269,7 +266,12 @@ class TestUpscaling:
 class TestGenerating:
     def test_frames_that_were_left_out_are_made(self, inputs, tmp_path):
         run = run_workflow(
-            twin(FIFTH), OURS, overrides=SMALL[FIFTH], input_dir=inputs, output_dir=tmp_path, keep=["2", "4", "6", "9"]
+            twin(BETWEEN),
+            OURS,
+            overrides=SMALL[BETWEEN],
+            input_dir=inputs,
+            output_dir=tmp_path,
+            keep=["2", "4", "6", "9"],
         )
         timeline, known, (made, report, preview) = run.values["2"][2], run.values["4"][0], run.values["6"]
         with VideoReader(inputs / REEL) as source, VideoReader(run.files[0]) as video:
@@ -284,7 +286,12 @@ class TestGenerating:
 class TestPlanning:
     def test_video_is_as_wished_and_was_made_as_planned(self, inputs, tmp_path):
         run = run_workflow(
-            twin(SIXTH), OURS, overrides=SMALL[SIXTH], input_dir=inputs, output_dir=tmp_path, keep=["2", "4", "5", "6"]
+            twin(PLANNED),
+            OURS,
+            overrides=SMALL[PLANNED],
+            input_dir=inputs,
+            output_dir=tmp_path,
+            keep=["2", "4", "5", "6"],
         )
         *numbers, table, plot = run.values["2"]
         assert numbers == [48, 32, 9, 4.0, 2.0, 2, 96, 64]
@@ -366,7 +373,7 @@ class TestComfyUI:
         outputs = server.client.wait(prompt_id, lambda event: None)
         ours = [Path(path).read_bytes() for path in paths if path.endswith(".tokens")]
         theirs = [path.read_bytes() for path in sorted(server.output.rglob("*.tokens"))] if ours else []
-        assert ours == theirs and (ours or name != FIRST)
+        assert ours == theirs and (ours or name != TO_TOKENS)
         for node_id, text in texts.items():
             if twin(name)[node_id]["class_type"] in NUMBERS:
                 assert outputs[node_id]["text"] == [text]
@@ -382,7 +389,7 @@ class TestComfyUI:
     def test_wan_for_less(self, server):
         """The video is as planned: its size, its rate, its frames."""
         start = len(server.log.read_text(errors="replace"))
-        workflow, outputs = self.run_with_models(server, SEVENTH)
+        workflow, outputs = self.run_with_models(server, WAN)
         assert "Make 128 x 96, 13 frames at 16 a second" in outputs["1"]["text"][0]
         saved = next(outputs[id]["images"][0] for id, node in workflow.items() if node["class_type"] == "SaveVideo")
         with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
@@ -397,7 +404,7 @@ class TestComfyUI:
 
     def test_quantized_and_saved(self, server):
         """What is saved opens in ComfyUI's own loader, and samples as the quantized model did."""
-        workflow, outputs = self.run_with_models(server, EIGHTH)
+        workflow, outputs = self.run_with_models(server, QUANTIZED)
         assert "Linear layers: 60 in fp8\n" in outputs["2"]["text"][0] == outputs["5"]["text"][0]
         assert outputs["2"]["images"] and outputs["11"]["text"] == outputs["12"]["text"]
         assert outputs["11"]["text"][0].startswith("2 steps, 192 tokens of video (4 x 6 x 8)\n")
@@ -468,7 +475,7 @@ class TestComfyUI:
         assert float(seconds[1]) <= 0.5
 
     def test_a_clip_that_is_not_there_is_refused_before_anything_runs(self, server):
-        workflow = apply_overrides(twin(FIRST), ["1.file=gone.mp4"], KNOWN)
+        workflow = apply_overrides(twin(TO_TOKENS), ["1.file=gone.mp4"], KNOWN)
         with pytest.raises(WorkflowError, match=r"gone\.mp4"):
             server.client.submit(workflow)
 
