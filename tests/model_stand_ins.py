@@ -1,7 +1,7 @@
 """Stand-ins for what workflows around a MODEL need, which the embedded host cannot run.
 
 CORE_NODES: what ComfyUI's own nodes take and give, in the embedded host's schemas, so that such a workflow is checked
-like any other without ComfyUI. Only what the shipped workflows use; test_workflows.py holds it against a real ComfyUI's
+like any other without ComfyUI. Only what the shipped workflows use; test_model_workflows.py holds it against a real ComfyUI's
 list. The names of files are those that ComfyUI's own example for the model loads.
 
 SAVE_RANDOM_WAN and RANDOM_TEXT: the three files that are downloaded, as small as can be, for a real ComfyUI.

@@ -3,42 +3,36 @@
 import json
 import re
 import urllib.request
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import torch
 from comfyui_server import COMFYUI, LOAD_CHECKOUT, comfyui_server, needs_comfyui, run_in_comfyui
-from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_WAN
 from PIL import Image
-from safetensors.torch import load_file
+from shipped_workflows import (
+    EMBEDDED,
+    FOLDER,
+    KNOWN,
+    MUTED,
+    NAMES,
+    NOTES,
+    OURS,
+    REEL,
+    needs_model,
+    opened,
+    to_api_format,
+    twin,
+    write_reel,
+)
 
-import tokenreel
-from tokenreel.host.builtin_nodes import BUILTIN_NODES
 from tokenreel.host.runner import run_workflow
 from tokenreel.host.validation import Validation
-from tokenreel.host.workflow import WorkflowError, apply_overrides, load_workflow
-from tokenreel.nodes import NODES
+from tokenreel.host.workflow import WorkflowError, apply_overrides
 from tokenreel.tokens.bitstream import read_tokens
 from tokenreel.video.reader import VideoReader
-from tokenreel.video.reel import render
-from tokenreel.video.writer import VideoWriter
 
-FOLDER = Path(tokenreel.__file__).parent / "workflows"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
-OURS = {node.GET_SCHEMA().node_id: node for node in NODES}
-EMBEDDED = {**BUILTIN_NODES, **OURS}
-KNOWN = {**EMBEDDED, **CORE_NODES}
-NOTES = {"Note", "MarkdownNote"}  # live in the editor only
-NOT_SAVED = {"LoadVideo": ["image"]}  # values of buttons that the editor adds after the widgets
-NO_WIDGETS = {"PreviewAny"}
-MUTED = 2  # the mode of a node that does not run until it is unmuted
-REEL = "tokenreel_reel.mp4"
 NUMBERS = {"TokenReel_MeasureQuality", "TokenReel_PlotRateDistortion", "TokenReel_PlanTokenBudget"}  # no times in these
 TO_TOKENS, RATES, BETWEEN = "01_video_to_tokens_and_back", "02_rate_distortion", "03_generate_the_frames_between"
-FEW, UPSCALED = "04_few_frames_every_frame_out", "05_upscale_what_changed"
-WAN, QUANTIZED, PLANNED = "07_wan_video_for_less", "09_quantize_and_save_a_model", "11_plan_a_token_budget"
-MODEL_FILES = {WAN: 3, QUANTIZED: 2}
+FEW, UPSCALED, PLANNED = "04_few_frames_every_frame_out", "05_upscale_what_changed", "11_plan_a_token_budget"
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     TO_TOKENS: ["2.fps=3", "4.size=64", "5.size=64"],
     RATES: ["2.fps=3", "4.size=32", "4.points=0"],
@@ -46,69 +40,17 @@ SMALL = {  # a few small frames: the same path through the workflow, quickly
     UPSCALED: ["2.engine=bicubic"],
     BETWEEN: ["4.size=32", "6.steps=1"],
     PLANNED: ["2.width=96", "2.height=64", "2.seconds=2", "2.fps=8", "2.least_short_side=32", "2.least_fps=4"],
-    WAN: [
-        *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
-        *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "21.steps=3"),
-    ],
-    QUANTIZED: ["10.width=128", "10.height=96", "10.length=13", "11.steps=2"],
 }
 
-
-def opened(name):
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def needs_model(name):
-    """Whether something in it is connected as a MODEL: those are ComfyUI's, the embedded host has none."""
-    return any(kind == "MODEL" for *_, kind in opened(name)["links"])
-
-
-WITH_MODEL = [name for name in NAMES if needs_model(name)]
 WITHOUT_MODEL = [name for name in NAMES if not needs_model(name)]
 each_workflow = pytest.mark.parametrize("name", NAMES)
 each_without_model = pytest.mark.parametrize("name", WITHOUT_MODEL)
-each_with_model = pytest.mark.parametrize("name", WITH_MODEL)
-
-
-def twin(name):
-    return load_workflow(FOLDER / "api" / f"{name}.json")
-
-
-def saved_values(socket):
-    """What the editor saves for a widget: a seed is followed by what becomes of it after a run, which has no name."""
-    return [socket.id, ""] if getattr(socket, "control_after_generate", None) else [socket.id]
-
-
-def to_api_format(graph, with_muted=False):
-    """What ComfyUI's editor sends for a graph: links by node and slot, widgets by the order of the schema."""
-    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    workflow = {}
-    for node in graph["nodes"]:
-        assert node["mode"] in (0, MUTED)
-        if node["type"] in NOTES or (node["mode"] == MUTED and not with_muted):
-            continue
-        schema = KNOWN[node["type"]].GET_SCHEMA()
-        widgets = [name for socket in schema.inputs if hasattr(socket, "default") for name in saved_values(socket)]
-        extra = NOT_SAVED.get(node["type"], [])
-        values = node["widgets_values"]
-        if node["type"] not in NO_WIDGETS:
-            assert values[len(widgets) :] == extra and len(values) >= len(widgets), node["type"]
-        inputs = {name: value for name, value in zip(widgets, values, strict=False) if name}
-        inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
-        title = node.get("title") or schema.display_name
-        workflow[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
-    return workflow
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """An input folder with a small reel under the name that the workflows use."""
-    folder = tmp_path_factory.mktemp("input")
-    reel = render(96, 64, 8, 0.5)
-    with VideoWriter(folder / REEL, width=96, height=64, frame_rate=Fraction(8)) as writer:
-        for chunk in reel.chunks():
-            writer.write(chunk)
-    return folder
+    """An input folder with the reel."""
+    return write_reel(tmp_path_factory.mktemp("input"))
 
 
 @pytest.fixture(scope="module")
@@ -207,24 +149,6 @@ class TestGraphs:
             each[0] for node in twin(name).values() for each in node["inputs"].values() if isinstance(each, list)
         }
         assert not sources & {str(node["id"]) for node in opened(name)["nodes"] if node["mode"] == MUTED}
-
-
-@each_with_model
-class TestModelFiles:
-    def test_editor_can_offer_what_is_missing(self, name):
-        """Each name of a file in a loader has its link and its folder, and a note has them too."""
-        graph = opened(name)
-        notes = "".join(node["widgets_values"][0] for node in graph["nodes"] if node["type"] in NOTES)
-        found = 0
-        for node in graph["nodes"]:
-            files = [value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")]
-            assert [model["name"] for model in node["properties"].get("models", [])] == files
-            for model in node["properties"].get("models", []):
-                assert model["url"].startswith("https://huggingface.co/Comfy-Org/")
-                assert model["url"].endswith(f"/split_files/{model['directory']}/{model['name']}")
-                assert f"({model['url']}) into `models/{model['directory']}`" in notes
-                found += 1
-        assert found == MODEL_FILES[name]
 
 
 class TestRateDistortion:
@@ -353,8 +277,7 @@ class TestComfyUI:
     @classmethod
     def server(cls, inputs, tmp_path_factory):
         base = tmp_path_factory.mktemp("comfyui")
-        run_in_comfyui(SAVE_RANDOM_WAN, str(base / "models"))
-        with comfyui_server(base, packs={"random_text": RANDOM_TEXT}) as running:
+        with comfyui_server(base) as running:
             (running.input / REEL).write_bytes((inputs / REEL).read_bytes())
             yield running
 
@@ -377,70 +300,6 @@ class TestComfyUI:
         for node_id, text in texts.items():
             if twin(name)[node_id]["class_type"] in NUMBERS:
                 assert outputs[node_id]["text"] == [text]
-
-    def run_with_models(self, server, name):
-        """With random weights, and what is muted as well."""
-        workflow = apply_overrides(to_api_format(opened(name), with_muted=True), SMALL[name], KNOWN)
-        for node in workflow.values():
-            if node["class_type"] == "CLIPLoader":
-                node["class_type"] = "LoadRandomText"
-        return workflow, server.client.wait(server.client.submit(workflow), lambda event: None)
-
-    def test_wan_for_less(self, server):
-        """The video is as planned: its size, its rate, its frames."""
-        start = len(server.log.read_text(errors="replace"))
-        workflow, outputs = self.run_with_models(server, WAN)
-        assert "Make 128 x 96, 13 frames at 16 a second" in outputs["1"]["text"][0]
-        saved = next(outputs[id]["images"][0] for id, node in workflow.items() if node["class_type"] == "SaveVideo")
-        with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
-            assert (video.info.width, video.info.height, video.info.frame_rate) == (252, 190, 32)
-            frames = [chunk.frames for chunk in video.chunks()]
-        assert sum(map(len, frames)) == 26 and frames[0].std() > 1
-        assert outputs["21"]["text"] == outputs["23"]["text"]  # Probe Fidelity, which is muted until it is wished
-        assert outputs["21"]["text"][0].startswith("3 steps, 192 tokens of video (4 x 6 x 8)\n")
-        log = server.log.read_text(errors="replace")[start:]
-        for patch in ("Efficient Attention", "Merge Redundant Tokens"):
-            assert int(re.search(patch + r": (\d+) of \d+ calls patched", log)[1]) > 0
-
-    def test_quantized_and_saved(self, server):
-        """What is saved opens in ComfyUI's own loader, and samples as the quantized model did."""
-        workflow, outputs = self.run_with_models(server, QUANTIZED)
-        assert "Linear layers: 60 in fp8\n" in outputs["2"]["text"][0] == outputs["5"]["text"][0]
-        assert outputs["2"]["images"] and outputs["11"]["text"] == outputs["12"]["text"]
-        assert outputs["11"]["text"][0].startswith("2 steps, 192 tokens of video (4 x 6 x 8)\n")
-        name, size = outputs["4"]["text"][0].splitlines()
-        assert name == "diffusion_models/wan2.1_t2v_1.3B_fp8_00001_.safetensors" and size.endswith("of float8_e4m3fn")
-        saved, source = server.output / name, server.base / "models" / "diffusion_models"
-        whole = next(source.glob("*.safetensors"))
-        assert saved.stat().st_size < 0.6 * 2 * whole.stat().st_size  # on a CPU it was held in fp32
-        (source / "small.safetensors").write_bytes(saved.read_bytes())
-        again = {"unet_name": "small.safetensors", "weight_dtype": "default"}
-        workflow["20"] = {"class_type": "UNETLoader", "inputs": again}
-        sampler = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-        sockets = {"positive": ["8", 0], "negative": ["9", 0], "latent_image": ["10", 0]}
-        for number, model in (("21", "2"), ("22", "20"), ("23", "1")):
-            taken = {**sampler, **sockets, "model": [model, 0]}
-            workflow[number] = {"class_type": "KSampler", "inputs": taken}
-            kept = {"samples": [number, 0], "filename_prefix": f"latents/of_{model}"}
-            workflow[f"3{number}"] = {"class_type": "SaveLatent", "inputs": kept}
-        server.client.wait(server.client.submit(workflow), lambda event: None)
-        files = [next((server.output / "latents").glob(f"of_{model}_*")) for model in ("2", "20", "1")]
-        made, loaded, dense = (load_file(path)["latent_tensor"] for path in files)
-        assert torch.equal(made, loaded) and 0 < float((made - dense).norm() / dense.norm()) < 0.2
-
-    def test_nodes_around_a_model_are_as_comfyui_lists_them(self, server):
-        listed = json.loads(self.get(server, "/object_info"))
-        for node_id, node in CORE_NODES.items():
-            schema, there = node.GET_SCHEMA(), listed[node_id]
-            names = [name for part in ("required", "optional") for name in there["input_order"].get(part, [])]
-            kinds = {**there["input"].get("required", {}), **there["input"].get("optional", {})}
-            kinds = {name: "COMBO" if isinstance(kind[0], list) else kind[0] for name, kind in kinds.items()}
-            assert [(socket.id, socket.get_io_type()) for socket in schema.inputs] == [(n, kinds[n]) for n in names]
-            assert [output.get_io_type() for output in schema.outputs] == there["output"]
-            assert schema.display_name == there["display_name"]
-        for name, file in (("UNETLoader", "unet_name"), ("VAELoader", "vae_name")):
-            (ours,) = next(socket for socket in CORE_NODES[name].GET_SCHEMA().inputs if socket.id == file).options
-            assert ours in listed[name]["input"]["required"][file][0]
 
     def test_nodes_are_listed_with_all_their_texts(self, server):
         listed = json.loads(self.get(server, "/object_info"))
