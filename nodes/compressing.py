@@ -80,21 +80,50 @@ def _wishes() -> list[Any]:
 def _samples() -> list[Any]:
     """Optional sockets and widgets: what the model is run on, so that errors are those of what layers give."""
     return [
-        io.Conditioning.Input("positive", optional=True, tooltip="As for the sampler. Only with latent_image."),
-        io.Conditioning.Input("negative", optional=True, tooltip="As for the sampler. Only with latent_image."),
+        io.Conditioning.Input(
+            "positive", optional=True, tooltip="What is to be seen, as for the sampler. Only with latent_image."
+        ),
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            tooltip="What is not to be seen, as for the sampler. Only with latent_image; without it positive is taken.",
+        ),
         io.Latent.Input(
             "latent_image",
             optional=True,
             tooltip="Connect it, and the model is sampled before and after: errors are then those of what layers give. "
             "Without it they are those of the weights.",
         ),
-        io.Int.Input("steps", default=4, min=1, max=1000, optional=True, tooltip="Of that sampling."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, optional=True, tooltip="As for the sampler."),
-        io.Combo.Input(
-            "sampler_name", options=samplers(), default="euler", optional=True, tooltip="As for the sampler."
+        io.Int.Input(
+            "steps",
+            default=4,
+            min=1,
+            max=1000,
+            optional=True,
+            tooltip="Of that sampling: more say more, and take longer.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=5.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            optional=True,
+            tooltip="How much the prompt counts in that sampling. 1: no guidance, one run of the model a step.",
         ),
         io.Combo.Input(
-            "scheduler", options=schedulers(), default="simple", optional=True, tooltip="As for the sampler."
+            "sampler_name",
+            options=samplers(),
+            default="euler",
+            optional=True,
+            tooltip="What takes the steps of that sampling: best the sampler that you use.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=schedulers(),
+            default="simple",
+            optional=True,
+            tooltip="How the noise falls over those steps: best as you use it.",
         ),
     ]
 

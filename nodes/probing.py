@@ -40,9 +40,27 @@ def _sampling() -> list[Any]:
             max=1000,
             tooltip="The whole way from noise to picture in so few steps. More say more, and take longer.",
         ),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="As for the sampler."),
-        io.Combo.Input("sampler_name", options=samplers(), default="euler", tooltip="As for the sampler."),
-        io.Combo.Input("scheduler", options=schedulers(), default="simple", tooltip="As for the sampler."),
+        io.Float.Input(
+            "cfg",
+            default=5.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="How much the prompt counts, as for the sampler. 1: no guidance, one run of the model a step.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=samplers(),
+            default="euler",
+            tooltip="What takes the steps: best the sampler that you use.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=schedulers(),
+            default="simple",
+            tooltip="How the noise falls over the steps: best as you use it.",
+        ),
     ]
 
 
