@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..tokens.whole_files import whole_file
 from . import IS_COMFYUI
 
 TOKENIZER_FOLDER, GENERATOR_FOLDER = "video_tokenizers", "token_generators"  # below ComfyUI's models folder
@@ -226,9 +227,8 @@ def output_path(
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Put `data` in the place of the file `path` at once: it is there as a whole, or stays as it was."""
-    from ..tokens.bitstream import replace_file  # here, since it loads numpy
-
-    replace_file(Path(path), data)
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def temp_path(suffix: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..tokens.whole_files import whole_file
 from . import IS_COMFYUI, files
 
 if TYPE_CHECKING:
@@ -228,20 +229,12 @@ def _is_mp4(file: str | io.BytesIO) -> bool:
 
 
 def _copy(file: str | io.BytesIO, path: str) -> None:
-    partial = f"{path}.part"
-    try:
-        with open(partial, "wb") as target:
-            if isinstance(file, io.BytesIO):
-                target.write(file.getvalue())
-            else:
-                with open(file, "rb") as source:
-                    shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    with whole_file(path) as target:
+        if isinstance(file, io.BytesIO):
+            target.write(file.getvalue())
+        else:
+            with open(file, "rb") as source:
+                shutil.copyfileobj(source, target, 1 << 20)
 
 
 def _transcode(reader: VideoReader, source: VideoSource, path: str) -> None:

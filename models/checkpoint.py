@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..tokens.video_tokens import VideoTokens
+from ..tokens.whole_files import whole_file
 from .generator import GeneratorConfig, TokenGenerator
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .interpolator import IFNet, InterpolatorConfig, NetInterpolator
@@ -57,15 +57,8 @@ def save_checkpoint(path: Path, model: nn.Module, kind: str, name: str, *, train
     meta = {"format": FORMAT, "kind": kind, "name": name, "config": json.dumps(config.to_dict(), sort_keys=True)}
     if trained_with:
         meta["trained_with"] = trained_with
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(save(tensors, meta))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(save(tensors, meta))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

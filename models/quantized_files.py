@@ -7,7 +7,6 @@ Beside the tensors of `QuantizedWeight.file_tensors` the metadata lists all quan
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..tokens.whole_files import whole_file
 from .quantizable_layers import LayerFilter, find_preset
 from .quantization import Layer, QuantizationSettings, chosen_layers, plan, quantized_layers
 from .quantization_report import LayerReport, QuantizationReport
@@ -63,22 +63,15 @@ def write_tensors(
         places[name], offset = offset, end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name, tensor in tensors:
-                if name not in places or (tensor.dtype, tuple(tensor.shape)) != tuple(layout[name]):
-                    raise ValueError(f"Invalid tensor {name}: {tensor.dtype}, {tuple(tensor.shape)} was not announced.")
-                file.seek(8 + len(text) + places.pop(name))
-                file.write(_bytes(tensor))
-            if places:
-                raise ValueError(f"Missing tensors: {', '.join(sorted(places)[:5])}.")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors:
+            if name not in places or (tensor.dtype, tuple(tensor.shape)) != tuple(layout[name]):
+                raise ValueError(f"Invalid tensor {name}: {tensor.dtype}, {tuple(tensor.shape)} was not announced.")
+            file.seek(8 + len(text) + places.pop(name))
+            file.write(_bytes(tensor))
+        if places:
+            raise ValueError(f"Missing tensors: {', '.join(sorted(places)[:5])}.")
     return 8 + len(text) + offset
 
 

@@ -123,7 +123,7 @@ class TestRoundTrip:
         def fail(*_):
             raise OSError("disk full")
 
-        monkeypatch.setattr(checkpoint.os, "replace", fail)
+        monkeypatch.setattr(whole_files.os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
             save_checkpoint(folder / "a.safetensors", tiny_tokenizer.image, "image_tokenizer", "other")
         assert file_digest(folder / "a.safetensors") == before

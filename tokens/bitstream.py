@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,6 +20,7 @@ from typing import Any
 
 from . import payload, version1
 from .video_tokens import MAX_CODEBOOK, MAX_SIDE, CFrame, VideoTokens, grid_size
+from .whole_files import whole_file
 
 FORMAT = "tokenreel"
 VERSION = 2
@@ -244,20 +244,6 @@ def tokens_from_bytes(data: bytes, *, name: str = "<memory>", check: Callable[[]
         raise TokenFileError(f"Cannot read {name}: {error}") from error
 
 
-def replace_file(target: Path, data: bytes) -> None:
-    """Put `data` in the place of `target` at once; whatever fails, the old file stays and nothing is left beside it."""
-    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-    part.touch(exist_ok=False)
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens, *, check: Callable[[], None] = _nothing) -> int:
     """Write a token file whole or not at all, and return its size in bytes. The folder must exist.
 
@@ -269,7 +255,8 @@ def write_tokens(path: str | os.PathLike[str], tokens: VideoTokens, *, check: Ca
     except ValueError as error:
         raise TokenFileError(f"Cannot write {target}: {error}") from error
     try:
-        replace_file(target, data)
+        with whole_file(target) as file:
+            file.write(data)
     except OSError as error:
         raise TokenFileError(f"Cannot write {target}: {error.strerror}. Check the folder and its space.") from error
     return len(data)
