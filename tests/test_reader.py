@@ -3,11 +3,13 @@ import os
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
+from tokenreel.video.colour import transfer_of
 from tokenreel.video.reader import VideoError, VideoReader
 from tokenreel.video.writer import VideoWriter
 
@@ -105,7 +107,28 @@ def test_uneven_time_stamps_are_kept(tmp_path):
     path = write(tmp_path / "v.mp4", moving(5), pts=ticks, time_base=Fraction(1, 90000), final=17)
     reader, _, pts, durations = read(path, size=2)
     assert reader.info.time_base == Fraction(1, 90000) and pts == ticks
-    assert durations == [3003, 1, 8951, 38000, 17]
+    last = 17 if hasattr(av.VideoFrame, "duration") else durations[-1]  # PyAV before 15 does not tell it
+    assert durations == [3003, 1, 8951, 38000, last] and last > 0
+
+
+@pytest.mark.parametrize("transfer, name", [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_high_dynamic_range_is_named(tmp_path, transfer, name):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuv444p"
+        stream.codec_context.color_trc = transfer
+        frame = av.VideoFrame.from_ndarray(np.full((3, 32, 64), 128, np.uint8), format="yuv444p")
+        if hasattr(frame, "color_trc"):
+            frame.color_trc = transfer
+        out.mux([*stream.encode(frame), *stream.encode()])
+    with VideoReader(path) as reader:
+        told = [warning for warning in reader.warnings if "HDR" in warning]
+        assert told == ([f"HDR ({name}) was not tone-mapped; colours look flat"] if name else [])
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        context = container.streams.video[0].codec_context
+        assert transfer_of(SimpleNamespace(), context) == transfer_of(frame, context) == transfer  # before PyAV 16
 
 
 # -- orientation

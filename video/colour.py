@@ -5,6 +5,7 @@ convert through this file, so a saturated colour survives a write and a read.
 """
 
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
@@ -38,6 +39,11 @@ def colour_of(frame: VideoFrame) -> tuple[int, int]:
     return matrix, value_range
 
 
+def transfer_of(frame: VideoFrame, context: VideoCodecContext) -> int:
+    """The AVColorTransferCharacteristic of a decoded frame; before PyAV 16 only its decoder tells it."""
+    return int(frame.color_trc if hasattr(frame, "color_trc") else context.color_trc)
+
+
 def frame_to_rgb(frame: VideoFrame, reformatter: VideoReformatter, width: int, height: int) -> np.ndarray:
     """uint8 `[H, W, 3]` of a decoded frame at `width` x `height`; alpha is dropped, more than 8 bits are rounded."""
     if frame.format.name == "rgb24" and (frame.width, frame.height) == (width, height):
@@ -53,7 +59,7 @@ def frame_to_rgb(frame: VideoFrame, reformatter: VideoReformatter, width: int, h
             height,
             "rgb24",
             src_colorspace=matrix,
-            dst_colorspace=matrix,
+            dst_colorspace=BT709 if matrix != BT709 else BT601,  # RGB has none, but PyAV 14 forgets the range if alike
             src_color_range=value_range,
             dst_color_range=FULL,
             interpolation=scaling,

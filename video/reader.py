@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from .colour import HDR_TRANSFERS, frame_to_rgb
+from .colour import HDR_TRANSFERS, frame_to_rgb, transfer_of
 from .info import FrameChunk, VideoInfo, describe
 from .opening import AV_FAILURES, MAX_FRAMES, MAX_PIXELS, VideoError, describe_failure, open_video, refuse
 from .orientation import UPRIGHT, Orientation, display_orientation, square_pixel_size
@@ -246,7 +246,7 @@ class VideoReader:
             self.warnings.append("transparency (alpha) was dropped")
         if self.info.bit_depth > 8:
             self.warnings.append(f"{self.info.bit_depth}-bit samples were reduced to 8 bits")
-        transfer = HDR_TRANSFERS.get(int(frame.color_trc))
+        transfer = HDR_TRANSFERS.get(transfer_of(frame, self._opened.stream.codec_context))
         if transfer:
             self.warnings.append(f"HDR ({transfer}) was not tone-mapped; colours look flat")
         if frame.interlaced_frame:
