@@ -18,7 +18,8 @@ import tempfile
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,11 @@ class _Folders:
     temp: str
     models: dict[str, str]
     """Of each of MODEL_FOLDERS."""
+    inputs: dict[str, str]
+    """Files that a name stands for, wherever they lie."""
 
 
-_active: _Folders | None = None
+_active: ContextVar[_Folders | None] = ContextVar("folders", default=None)  # each thread its own
 
 
 @contextlib.contextmanager
@@ -73,32 +76,22 @@ def session(
     output_dir: str | os.PathLike[str] | None = None,
     model_dir: str | os.PathLike[str] | None = None,
     generator_dir: str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Set the embedded host's folders for the length of a `with` block; its temp folder is removed at the end.
 
     Defaults: input is the current folder, output is `output` in it, tokenizers (`model_dir`) are in its
     `models/video_tokenizers`, generators in its `models/token_generators`. The output folder is made when the first
-    file is written. No effect on ComfyUI's folders.
+    file is written. `inputs` are input files by the name that stands for them, which may lie anywhere. In this thread
+    only, and no effect on ComfyUI's folders.
     """
-    global _active
-    temp = os.path.realpath(tempfile.mkdtemp(prefix="tokenreel-"))
-    before, _active = (
-        _active,
-        _Folders(
-            input=os.path.abspath(input_dir or "."),
-            output=os.path.abspath(output_dir or "output"),
-            temp=temp,
-            models={
-                folder: os.path.abspath(given or os.path.join("models", folder))
-                for folder, given in zip(MODEL_FOLDERS, (model_dir, generator_dir), strict=True)
-            },
-        ),
-    )
+    folders = _made(input_dir, output_dir, (model_dir, generator_dir), inputs or {})
+    before = _active.set(folders)
     try:
         yield
     finally:
-        _active = before
-        shutil.rmtree(temp, ignore_errors=True)
+        _active.reset(before)
+        shutil.rmtree(folders.temp, ignore_errors=True)
 
 
 def input_dir() -> str:
@@ -162,6 +155,8 @@ def resolve_input(name: str) -> str:
 
     Raises `FileNameError` when the name leaves its folder or no such file is there.
     """
+    if not IS_COMFYUI and name in _folders().inputs:
+        return _folders().inputs[name]
     folder, relative = _split_annotation(name)
     root = {"input": input_dir, "output": output_dir, "temp": temp_dir}[folder]()
     path = contained(root, relative)
@@ -263,13 +258,30 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()
 
 
+def _made(
+    input_dir: str | os.PathLike[str] | None,
+    output_dir: str | os.PathLike[str] | None,
+    model_dirs: tuple[str | os.PathLike[str] | None, ...],
+    inputs: Mapping[str, str],
+) -> _Folders:
+    """The folders of a session, with a new one for temp files."""
+    given = zip(MODEL_FOLDERS, model_dirs, strict=True)
+    return _Folders(
+        input=os.path.abspath(input_dir or "."),
+        output=os.path.abspath(output_dir or "output"),
+        temp=os.path.realpath(tempfile.mkdtemp(prefix="tokenreel-")),
+        models={name: os.path.abspath(folder or os.path.join("models", name)) for name, folder in given},
+        inputs={name: os.path.abspath(path) for name, path in inputs.items()},
+    )
+
+
 def _folders() -> _Folders:
-    if _active is None:  # outside of any session: the defaults, until the process ends
-        default = contextlib.ExitStack()
-        default.enter_context(session())
-        atexit.register(default.close)
-    assert _active is not None
-    return _active
+    folders = _active.get()
+    if folders is None:  # outside of any session: the defaults, until the process ends
+        folders = _made(None, None, (None, None), {})
+        _active.set(folders)
+        atexit.register(shutil.rmtree, folders.temp, ignore_errors=True)
+    return folders
 
 
 def _names(folder: str) -> list[str]:

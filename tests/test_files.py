@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,34 @@ def test_sessions_nest_and_clean_up(tmp_path):
         assert not os.path.exists(inner) and os.path.isdir(outer)
     assert not os.path.exists(outer)
     assert files.temp_path(".a") != files.temp_path(".a")
+
+
+def test_each_thread_has_its_own_session(tmp_path):
+    seen = {}
+
+    def work(name, inside, done):
+        with files.session(output_dir=tmp_path / name):
+            inside.wait(5)
+            seen[name] = (files.output_dir(), files.temp_dir())
+            done.wait(5)  # both are inside at once
+        assert not os.path.exists(seen[name][1])
+
+    barriers = threading.Barrier(2), threading.Barrier(2)
+    threads = [threading.Thread(target=work, args=(name, *barriers)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [seen[name][0] for name in "ab"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert seen["a"][1] != seen["b"][1]
+
+
+def test_a_name_can_stand_for_a_file_anywhere(folders):
+    with files.session(input_dir=folders / "in", inputs={"clip.mp4": str(folders / "secret.mp4")}):
+        assert files.resolve_input("clip.mp4") == str(folders / "secret.mp4")
+        assert Path(files.resolve_input("a.mp4")).read_bytes() == b"a"
+    with pytest.raises(FileNameError, match=r"No file 'clip\.mp4'"):
+        files.resolve_input("clip.mp4")
 
 
 def test_without_a_session_the_temp_folder_goes_when_the_process_ends():
