@@ -19,6 +19,7 @@ from tokenreel.models.checkpoint import (
     save_checkpoint,
 )
 from tokenreel.models.interpolator import IFNet, InterpolatorConfig
+from tokenreel.tokens import whole_files
 
 
 @pytest.fixture
