@@ -13,8 +13,8 @@ Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_run(add: Add) -> None:
-    parser = add("run", commands.run, "run an API-format workflow, here or on ComfyUI servers")
-    parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow exported with Workflow > Export (API)")
+    parser = add("run", commands.run, "run a workflow, here or on ComfyUI servers")
+    parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow, as the editor saves or exports it")
     parser.add_argument(
         "--set",
         metavar="NODE.INPUT=VALUE",
@@ -31,6 +31,19 @@ def _add_run(add: Add) -> None:
         default=["standalone"],
         help="standalone: in this process (default); comfyui: the ComfyUI on this machine; or http://HOST:PORT. "
         "With several, each one runs it and has its own folder below the output",
+    )
+
+
+def _add_export(add: Add) -> None:
+    parser = add("export", commands.export, "write a workflow of the editor in the API format, which scripts can use")
+    parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow as the editor saves it")
+    parser.add_argument("output", metavar="OUT.json")
+    parser.add_argument(
+        "--on",
+        metavar="TARGET",
+        default="standalone",
+        help="who knows the nodes: standalone: this pack (default), which knows its own and a few of ComfyUI's; "
+        "comfyui: the ComfyUI on this machine; or http://HOST:PORT",
     )
 
 
@@ -289,6 +302,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     for add_command in (
         _add_run,
+        _add_export,
         _add_demo,
         _add_shots,
         _add_sample,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .host.node_facts import FactsOf
     from .host.runner import NodeEvent
     from .video.timeline import FrameTimeline
 
@@ -247,9 +248,10 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
 
     started = time.monotonic()
     check_parent(args.output)
-    workflow, nodes = load_workflow(args.workflow), _node_classes()
+    nodes = _node_classes()
+    workflows = [load_workflow(args.workflow, _facts_of(target, nodes)) for target in args.on]
     results = []
-    for target in args.on:
+    for target, workflow in zip(args.on, workflows, strict=True):
         address = COMFYUI if target == "comfyui" else target
         folder = args.output if len(args.on) == 1 else os.path.join(args.output, _folder_name(target))
         common: dict[str, Any] = {"overrides": args.set, "input_dir": args.input, "output_dir": folder}
@@ -262,6 +264,27 @@ def run(args: argparse.Namespace, tell: Tell) -> Facts:
         }
         results.append({"on": target, "files": [str(path) for path in result.files], "texts": texts})
     return {"results": results, "seconds": round(time.monotonic() - started, 3)}
+
+
+def export(args: argparse.Namespace, tell: Tell) -> Facts:
+    """A workflow of the editor as an API-format workflow."""
+    from .host.workflow import load_workflow, save_workflow
+
+    target = output_file(args.output, (".json",), args.workflow)
+    workflow = load_workflow(args.workflow, _facts_of(args.on, _node_classes()))
+    save_workflow(workflow, target)
+    return {"nodes": len(workflow), "file_bytes": os.path.getsize(target)}
+
+
+def _facts_of(target: str, nodes: dict[str, Any]) -> FactsOf:
+    """What is known of nodes where a workflow is to run."""
+    from .host.builtin_nodes import BUILTIN_NODES
+    from .host.client import ComfyClient
+    from .host.node_facts import facts_of_classes, facts_of_server
+
+    if target == "standalone":
+        return facts_of_classes({**BUILTIN_NODES, **nodes})
+    return facts_of_server(ComfyClient(COMFYUI if target == "comfyui" else target).get)
 
 
 def _node_classes() -> dict[str, Any]:

@@ -8,9 +8,13 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import files
 from .standalone import ComfyNode
+
+if TYPE_CHECKING:
+    from .node_facts import FactsOf
 
 Workflow = dict[str, dict[str, Any]]  # node id -> {"class_type": ..., "inputs": {name: value or [node id, slot]}}
 Nodes = Mapping[str, type[ComfyNode]]  # node_id of the schema -> class
@@ -40,21 +44,33 @@ class WorkflowError(ValueError):
         super().__init__(f"{self.problems[0]}" + (f" (and {more} more)" if more else ""))
 
 
-def load_workflow(path: str | os.PathLike[str]) -> Workflow:
-    """Read an API-format workflow. Raises `WorkflowError` for anything else, and `OSError` if it cannot be read."""
+def load_workflow(path: str | os.PathLike[str], facts_of: FactsOf | None = None) -> Workflow:
+    """Read a workflow: in the API format, or, where `facts_of` tells what its nodes are, in the editor's.
+
+    Raises `WorkflowError` for anything else, and `OSError` if it cannot be read.
+    """
+    from .editor_graph import is_editor_graph, to_api  # it is built on this file
+
     with open(path, encoding="utf-8") as file:
         try:
             workflow = json.load(file)
         except ValueError as error:
             raise WorkflowError([Problem("invalid_prompt", f"{os.fspath(path)} is not JSON ({error}).")]) from error
+    if facts_of is not None and is_editor_graph(workflow):
+        workflow = to_api(workflow, facts_of)
     check_shape(workflow)
     return workflow
+
+
+def save_workflow(workflow: Workflow, path: str | os.PathLike[str]) -> None:
+    """Write a workflow in the API format."""
+    files.write_whole(os.fspath(path), (json.dumps(workflow, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def check_shape(workflow: Any) -> None:
     """Raise `WorkflowError` unless `workflow` has the shape of the API format."""
     if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list):
-        message = "this is the editor's format. Export it with Workflow > Export (API), and run that file."
+        message = "this is the editor's format. Turn it into the API format with: tokenreel export IN.json OUT.json"
         raise WorkflowError([Problem("invalid_prompt", message)])
     if not isinstance(workflow, dict) or not workflow:
         message = 'not an API-format workflow. It must be an object {"node id": {"class_type": ..., "inputs": {...}}}.'

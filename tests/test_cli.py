@@ -710,6 +710,21 @@ class TestRun:
         assert Path(saved).parent == tmp_path / "out" / "t"
         assert facts("info", saved)["height"] == 32
 
+    def test_runs_what_the_editor_saves(self, facts, workflow, tmp_path):
+        """Exported first, or as it is: the same."""
+        path = ROOT / "workflows" / "11_plan_a_token_budget.json"
+        exported = tmp_path / "api.json"
+        found = facts("export", path, exported)
+        assert found["nodes"] == len(json.loads(exported.read_text())) == 10
+        assert found["file_bytes"] == exported.stat().st_size
+        (tmp_path / "in" / "clip.mp4").rename(tmp_path / "in" / "tokenreel_reel.mp4")
+        small = ["2.width=64", "2.height=48", "2.seconds=1", "2.fps=4", "2.least_short_side=16", "2.least_fps=2"]
+        for file in (path, exported):
+            changes = [word for each in small for word in ("--set", each)]
+            run = facts("run", file, "--input", tmp_path / "in", "--output", tmp_path / file.stem, *changes)
+            (result,) = run["results"]
+            assert len(result["files"]) == 1 and "64 x 48" in result["texts"]["2 Plan Token Budget"]
+
     def test_problem_is_one_line(self, refused, workflow, tmp_path):
         refused(
             "run", workflow, "--input", tmp_path / "in", "--output", tmp_path / "out", "--set", "9.size=1", names=["9"]
@@ -725,6 +740,14 @@ class TestRun:
         refused(
             "run", workflow, "--output", tmp_path / "out", "--on", "http://127.0.0.1:9", names=["http://127.0.0.1:9"]
         )
+
+    def test_nodes_that_only_a_comfyui_knows(self, refused, tmp_path):
+        path = ROOT / "workflows" / "07_wan_video_for_less.json"
+        target = tmp_path / "out.json"
+        refused("export", path, target, names=["(UNETLoader)", "--on"])
+        refused("export", path, target, "--on", "http://127.0.0.1:9", names=["http://127.0.0.1:9"])
+        refused("run", path, "--output", tmp_path / "out", names=["(UNETLoader)", "--on"])
+        assert not target.exists()
 
     def test_folder_name_of_a_server(self):
         assert commands._folder_name("http://127.0.0.1:8188") == "127_0_0_1_8188"
@@ -870,7 +893,9 @@ class TestUsage:
             cli.main(["--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
-        served = "run demo shots sample interpolate upscale encode decode generate plan quantize info measure bench"
+        served = (
+            "run export demo shots sample interpolate upscale encode decode generate plan quantize info measure bench"
+        )
         for command in served.split():
             assert re.search(rf"^    {command}\s", out, re.MULTILINE)
 

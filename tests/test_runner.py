@@ -261,7 +261,7 @@ def test_refused_before_anything_runs(workflow, expected):
         (two_nodes(mode="x"), r"'x' is not one of: plain, loud\."),
         (two_nodes(valeu=1), r"Did you mean value\?"),
         ({"1": node("Sorce", value=1)}, r"no such node\. Did you mean Source\?"),
-        ({"nodes": []}, r"editor's format. Export it with Workflow > Export \(API\)"),
+        ({"nodes": []}, "editor's format. Turn it into the API format with: tokenreel export"),
         (two_nodes(value=11, scale=3), r"\(and 1 more\)$"),
         (two_nodes(value=["2", 0]), r"its inputs come from itself: 2 -> 1 -> 2"),
     ],

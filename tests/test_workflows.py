@@ -24,6 +24,7 @@ from shipped_workflows import (
     write_reel,
 )
 
+from tokenreel.host.node_facts import facts_of_classes
 from tokenreel.host.runner import run_workflow
 from tokenreel.host.validation import Validation
 from tokenreel.host.workflow import WorkflowError, apply_overrides
@@ -115,7 +116,18 @@ class TestGraphs:
         assert sorted(used) == sorted(link[0] for link in graph["links"])
 
     def test_twin_says_the_same(self, name):
+        """As `tokenreel export` writes it."""
         assert to_api_format(opened(name)) == twin(name)
+
+    def test_every_value_that_was_saved_is_one_of_a_widget(self, name):
+        """What is not saved would have its default; what is too much says that a widget went."""
+        for node in opened(name)["nodes"]:
+            if node["type"] in NOTES or node["type"] == "PreviewAny":
+                continue
+            widgets = facts_of_classes(KNOWN)(node["type"]).widgets
+            buttons = ["image"] if node["type"] == "LoadVideo" else []  # what the editor adds after the widgets
+            assert node["mode"] in (0, MUTED) and node["widgets_values"][len(widgets) :] == buttons
+            assert len(node["widgets_values"]) == len(widgets) + len(buttons)
 
     def test_nodes_stand_apart_and_inside_groups(self, name):
         graph = opened(name)
