@@ -12,18 +12,24 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import files, resources
 from .runner import NodeError, RunResult
-from .workflow import Nodes, Problem, Workflow, WorkflowError, apply_overrides
+from .server_events import JobLines, Listener
+from .workflow import Nodes, Problem, Workflow, WorkflowError, apply_overrides, title_of
 
 _UPLOADED_INPUTS = frozenset({"file", "video", "image", "audio", "tokens"})  # widgets that name a file to send along
 _POLL = 0.5  # seconds between two looks at the server
+_POLL_BESIDE = 5.0  # seconds between two looks while the server tells by itself what it does
+_POLL_AT_END = 0.05  # seconds, once it has told that the job is over
+_BEAT = 0.25  # seconds between two looks for Ctrl-C
 _PATIENCE = 15.0  # seconds that a server may be silent before a run is given up
-_IN_PROGRESS_LIMIT = 60.0  # seconds for one request
+_MISSES = 4  # looks in a row in which a job is neither in the queue nor done: then it is lost
+_REQUEST_LIMIT = 60.0  # seconds for one request
+_RUNNING = "running on the server"
 
 
 class ServerError(RuntimeError):
@@ -38,32 +44,44 @@ def run_on_server(
     overrides: Iterable[str] = (),
     input_dir: str | os.PathLike[str] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, str] | None = None,
     on_status: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Send `workflow` and the input files that it names to the ComfyUI at `url`, wait, and fetch what came out.
 
-    Files named in inputs are sent when they lie in the local input folder; otherwise the server must have them.
-    `on_status` hears in one line each what is being done. Ctrl-C takes the job back from the server.
+    Files named in inputs are sent when they lie in the local input folder, or when `inputs` says where they lie;
+    otherwise the server must have them. `on_status` hears in one line each what is being done: the server tells by its
+    WebSocket which node runs and how far it is; where there is none, it is looked after twice a second. Ctrl-C takes
+    the job back from the server.
 
     Raises `WorkflowError` for what the server refuses, `NodeError` when a node fails there, `ServerError`, and
     `resources.Cancelled`.
     """
     tell = on_status or (lambda line: None)
     client = ComfyClient(url)
-    with files.session(input_dir=input_dir, output_dir=output_dir), resources.cancellable():
+    with files.session(input_dir=input_dir, output_dir=output_dir, inputs=inputs), resources.cancellable():
         prepared = apply_overrides(workflow, overrides, nodes)
-        _send_inputs(client, prepared, tell)
-        prompt_id = client.submit(prepared)
-        try:
-            outputs = client.wait(prompt_id, tell)
-        except (resources.Cancelled, KeyboardInterrupt):
-            client.cancel(prompt_id)
-            raise
+        _send_inputs(client, prepared, inputs or {}, tell)
+        outputs = _run(client, prepared, tell)
         result = RunResult(ui=outputs)
         for entry in _saved_files(outputs):
             tell(f"fetching {entry['filename']}")
             result.files.append(client.download(entry, files.output_dir()))
         return result
+
+
+def _run(client: ComfyClient, workflow: Workflow, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    client_id = uuid.uuid4().hex
+    listener = Listener(client.url, client_id, tell)
+    try:
+        prompt_id = client.submit(workflow, client_id)
+        try:
+            return client.wait(prompt_id, tell, workflow, listener)
+        except (resources.Cancelled, KeyboardInterrupt):
+            client.cancel(prompt_id)
+            raise
+    finally:
+        listener.close()
 
 
 class ComfyClient:
@@ -105,9 +123,12 @@ class ComfyClient:
             answer = self._json("POST", "/upload/image", _Joined([io.BytesIO(head), file, io.BytesIO(tail)]), headers)
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
-    def submit(self, workflow: Workflow) -> str:
-        """Queue a workflow; its prompt id. Raises `WorkflowError` with what the server says is wrong."""
-        body = json.dumps({"prompt": workflow, "client_id": uuid.uuid4().hex}).encode()
+    def submit(self, workflow: Workflow, client_id: str = "") -> str:
+        """Queue a workflow; its prompt id. Raises `WorkflowError` with what the server says is wrong.
+
+        `client_id` is the one that a `Listener` has connected with.
+        """
+        body = json.dumps({"prompt": workflow, "client_id": client_id or uuid.uuid4().hex}).encode()
         try:
             answer = self._json("POST", "/prompt", body, {"Content-Type": "application/json"}, keep_400=True)
         except _RefusedError as error:
@@ -117,26 +138,41 @@ class ComfyClient:
             raise WorkflowError(_problems(answer, workflow))
         return answer["prompt_id"]
 
-    def wait(self, prompt_id: str, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-        """The `ui` dicts of a job by node id, when it is done. Raises `NodeError` if it failed."""
-        said, heard = "", time.monotonic()
+    def wait(
+        self,
+        prompt_id: str,
+        tell: Callable[[str], None],
+        workflow: Workflow | None = None,
+        listener: Listener | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """The `ui` dicts of a job by node id, when it is done. Raises `NodeError` if it failed.
+
+        `workflow` and `listener` are those of the job, so that its steps can be told.
+        """
+        lines = JobLines(prompt_id, workflow or {}, tell)
+        said, heard, misses, over = "", time.monotonic(), 0, False
         while True:
             resources.check_cancelled()
+            connected = listener is not None and listener.connected
             try:
-                history = self.get(f"/history/{prompt_id}")
-                state = "" if prompt_id in history else self._state(prompt_id)
+                ended, state = self._look(prompt_id)
                 heard = time.monotonic()
             except ServerError:
                 if time.monotonic() - heard > _PATIENCE:
                     raise
-                time.sleep(_POLL)
-                continue
-            if prompt_id in history:
-                return _finished(history[prompt_id], self.url)
-            if state != said:
+                ended, state = None, said
+            if ended is not None:
+                return _finished(ended, workflow or {}, self.url)
+            misses = 0 if state else misses + 1
+            if misses >= _MISSES:
+                raise ServerError(
+                    f"The ComfyUI at {self.url} no longer knows the job: it was restarted, or its history cleared."
+                )
+            if state and state != said and not (connected and state == _RUNNING):
                 tell(state)
                 said = state
-            time.sleep(_POLL)
+            pause = _POLL_AT_END if over else _POLL_BESIDE if connected and state else _POLL
+            over = _listen(listener, lines, pause) or over
 
     def cancel(self, prompt_id: str) -> None:
         """Take a job out of the queue, or interrupt it. A job that has ended stays as it is."""
@@ -164,13 +200,18 @@ class ComfyClient:
             partial.unlink(missing_ok=True)
         return target
 
+    def _look(self, prompt_id: str) -> tuple[dict[str, Any] | None, str]:
+        """What the history says of a job, and where it is; None and "" as long as they have nothing."""
+        history = self.get(f"/history/{prompt_id}")
+        return (history[prompt_id], "") if prompt_id in history else (None, self._state(prompt_id))
+
     def _state(self, prompt_id: str) -> str:
         queue = self.get("/queue")
         if any(job[1] == prompt_id for job in queue["queue_running"]):
-            return "running on the server"
+            return _RUNNING
         waiting = sorted(job[0] for job in queue["queue_pending"])
         mine = [job[0] for job in queue["queue_pending"] if job[1] == prompt_id]
-        return f"waiting in the server's queue, place {waiting.index(mine[0]) + 1}" if mine else "finishing"
+        return f"waiting in the server's queue, place {waiting.index(mine[0]) + 1}" if mine else ""
 
     def _read(self, answer: Any) -> bytes:
         try:
@@ -189,7 +230,7 @@ class ComfyClient:
     def _open(self, method: str, path: str, data: Any = None, headers: Any = None, *, keep_400: bool = False) -> Any:
         request = urllib.request.Request(self.url + path, data=data, headers=headers or {}, method=method)
         try:
-            return self._opener.open(request, timeout=_IN_PROGRESS_LIMIT)
+            return self._opener.open(request, timeout=_REQUEST_LIMIT)
         except urllib.error.HTTPError as error:
             if error.code == 400 and keep_400:
                 with contextlib.suppress(ValueError):
@@ -225,11 +266,27 @@ class _Joined:
         return b""
 
 
-def _send_inputs(client: ComfyClient, workflow: Workflow, tell: Callable[[str], None]) -> None:
+def _listen(listener: Listener | None, lines: JobLines, seconds: float) -> bool:
+    """Tell what the server says for `seconds`, or until the job is over; whether it is."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        resources.check_cancelled()
+        if listener is None or not listener.connected:
+            time.sleep(min(left, _BEAT))
+        elif (message := listener.hear(min(left, _BEAT))) is not None and lines.take(*message):
+            return True
+        elif not listener.connected:  # it has just ended: from now on the queue tells more
+            return False
+    return False
+
+
+def _send_inputs(
+    client: ComfyClient, workflow: Workflow, inputs: Mapping[str, str], tell: Callable[[str], None]
+) -> None:
     sent: dict[str, str] = {}
     for node in workflow.values():
         for name, value in node["inputs"].items():
-            if name not in _UPLOADED_INPUTS or not isinstance(value, str):
+            if not isinstance(value, str) or (name not in _UPLOADED_INPUTS and value not in inputs):
                 continue
             with contextlib.suppress(files.FileNameError):  # not here: then the server has it, or says that it has not
                 path = files.resolve_input(value)
@@ -252,21 +309,23 @@ def _problems(answer: dict[str, Any], workflow: Workflow) -> list[Problem]:
         for error in node["errors"]:
             text = f"{error['message']}: {error['details']}" if error.get("details") else error["message"]
             input_name = (error.get("extra_info") or {}).get("input_name", "")
-            problems.append(Problem(error["type"], " ".join(text.split()), node_id, node["class_type"], input_name))
+            where = (node_id, node["class_type"], input_name, title_of(workflow, node_id))
+            problems.append(Problem(error["type"], " ".join(text.split()), *where))
     if not problems:
         found = answer.get("error") or answer
         error: dict[str, Any] = found if "message" in found else {"type": "invalid_prompt", "message": str(found)}
         node_id = str((error.get("extra_info") or {}).get("node_id", ""))
-        class_type = workflow.get(node_id, {}).get("class_type", "")
-        problems.append(Problem(error["type"], " ".join(error["message"].split()), node_id, class_type))
+        class_type, title = workflow.get(node_id, {}).get("class_type", ""), title_of(workflow, node_id)
+        problems.append(Problem(error["type"], " ".join(error["message"].split()), node_id, class_type, title=title))
     return problems
 
 
-def _finished(entry: dict[str, Any], url: str) -> dict[str, dict[str, Any]]:
+def _finished(entry: dict[str, Any], workflow: Workflow, url: str) -> dict[str, dict[str, Any]]:
     for kind, message in (entry.get("status") or {}).get("messages", []):
         if kind == "execution_error":
             text = " ".join(message["exception_message"].split()) or message["exception_type"]
-            raise NodeError(str(message["node_id"]), message["node_type"], text)
+            node_id = str(message["node_id"])
+            raise NodeError(node_id, message["node_type"], text, title_of(workflow, node_id))
         if kind == "execution_interrupted":
             raise ServerError(f"The job was interrupted on the server {url}.")
     return entry["outputs"]

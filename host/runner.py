@@ -18,7 +18,7 @@ from . import files, resources
 from .builtin_nodes import BUILTIN_NODES
 from .standalone import ComfyNode, Hidden, HiddenHolder, NodeOutput, Schema
 from .validation import Validation
-from .workflow import Nodes, Workflow, apply_overrides, is_link
+from .workflow import Nodes, Workflow, apply_overrides, called, is_link, title_of
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class RunResult:
 
 
 class NodeError(RuntimeError):
-    """A node failed. One line with its id, its class and what it said; the node's own error is `__cause__`."""
+    """A node failed. One line with its id, title, class and what it said; the node's own error is `__cause__`."""
 
-    def __init__(self, node_id: str, class_type: str, message: str):
+    def __init__(self, node_id: str, class_type: str, message: str, title: str = ""):
         self.node_id = node_id
         self.class_type = class_type
-        super().__init__(f"node {node_id} ({class_type}): {message}")
+        super().__init__(f"node {node_id} ({called(class_type, title)}): {message}")
 
 
 def run_workflow(
@@ -129,7 +129,8 @@ class _Run:
         except resources.Cancelled:
             raise
         except Exception as error:
-            raise NodeError(node_id, self.workflow[node_id]["class_type"], _one_line(error)) from error
+            class_type, title = self.workflow[node_id]["class_type"], title_of(self.workflow, node_id)
+            raise NodeError(node_id, class_type, _one_line(error), title) from error
 
     def _run(self, node_id: str, index: int) -> None:
         class_type, first = self.workflow[node_id]["class_type"], self.ran_as[node_id]

@@ -12,7 +12,7 @@ import inspect
 from typing import Any
 
 from .standalone import InputSocket, Schema
-from .workflow import Nodes, Problem, Workflow, WorkflowError, check_shape, convert, is_link, unknown_input
+from .workflow import Nodes, Problem, Workflow, WorkflowError, check_shape, convert, is_link, title_of, unknown_input
 
 _MAX_LISTED = 12  # options named in a message
 
@@ -61,7 +61,8 @@ class Validation:
             raise WorkflowError(self.problems)
 
     def _add(self, kind: str, message: str, node_id: str, input_name: str = "") -> None:
-        self.problems.append(Problem(kind, message, node_id, self.workflow[node_id]["class_type"], input_name))
+        class_type, title = self.workflow[node_id]["class_type"], title_of(self.workflow, node_id)
+        self.problems.append(Problem(kind, message, node_id, class_type, input_name, title))
 
     def _sort(self, outputs: list[str]) -> None:
         """Fill `order` by a depth-first walk without recursion, so that long chains do not hit Python's limit."""

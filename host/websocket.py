@@ -97,14 +97,14 @@ class WebSocket:
             raise WebSocketError(f"it answers HTTP {answer.status}")
         expected = base64.b64encode(hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
         if (
-            answer.headers.get("Upgrade", "").lower() != "websocket"
+            self._connection.sock is None  # closed, as HTTP/1.0 wants it
+            or answer.headers.get("Upgrade", "").lower() != "websocket"
             or "upgrade" not in answer.headers.get("Connection", "").lower()
             or answer.headers.get("Sec-WebSocket-Accept", "").strip() != expected
             or "Sec-WebSocket-Extensions" in answer.headers
             or "Sec-WebSocket-Protocol" in answer.headers
         ):
             raise WebSocketError("it does not speak the WebSocket protocol")
-        assert self._connection.sock is not None
         self._connection.sock.settimeout(None)
         return answer.fp  # and not the socket: the first messages may be in its buffer
 

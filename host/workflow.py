@@ -29,9 +29,10 @@ class Problem:
     node_id: str = ""
     class_type: str = ""
     input_name: str = ""
+    title: str = ""
 
     def __str__(self) -> str:
-        where = f"node {self.node_id} ({self.class_type or 'no class_type'})" if self.node_id else "workflow"
+        where = f"node {self.node_id} ({called(self.class_type, self.title)})" if self.node_id else "workflow"
         return f"{where}, input {self.input_name}: {self.message}" if self.input_name else f"{where}: {self.message}"
 
 
@@ -82,6 +83,17 @@ def check_shape(workflow: Any) -> None:
             raise WorkflowError([Problem("invalid_prompt", "it has no inputs.", node_id, node["class_type"])])
 
 
+def title_of(workflow: Workflow, node_id: str) -> str:
+    """What a node is called in the editor: its title, or its class; "" for a node that is not there."""
+    node = workflow.get(node_id, {})
+    return (node.get("_meta") or {}).get("title") or node.get("class_type", "")
+
+
+def called(class_type: str, title: str) -> str:
+    """A node's class for a message, after its title where that says more."""
+    return f"{title}, {class_type}" if title and title != class_type else class_type or "no class_type"
+
+
 def is_link(value: Any) -> bool:
     """Whether an input's value is a link `[node id, slot]`."""
     return isinstance(value, list)
@@ -106,9 +118,9 @@ def apply_overrides(workflow: Workflow, overrides: Iterable[str], nodes: Nodes) 
         try:
             node["inputs"][input_name] = _parse(text, input_name, node, nodes)
         except ValueError as error:
-            raise WorkflowError(
-                [Problem("invalid_override", str(error), node_id, node["class_type"], input_name)]
-            ) from error
+            title = title_of(changed, node_id)
+            problem = Problem("invalid_override", str(error), node_id, node["class_type"], input_name, title)
+            raise WorkflowError([problem]) from error
     return changed
 
 

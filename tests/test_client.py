@@ -1,21 +1,26 @@
 """Workflows on a ComfyUI server: what is sent, fetched and said; once against a real one."""
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
 import signal
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from comfyui_server import LOAD_CHECKOUT, comfyui_server, needs_comfyui
 
-from tokenreel.host import resources
+from tokenreel.host import client, resources, server_events
 from tokenreel.host.client import ComfyClient, ServerError, run_on_server
 from tokenreel.host.runner import NodeError
 from tokenreel.host.workflow import WorkflowError
 
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
+POLLING = r"note: no WebSocket at http://127\.0\.0\.1:\d+ \(it answers HTTP 404\): asking twice a second instead, .*"
 WORKFLOW = {"1": {"class_type": "LoadVideo", "inputs": {"file": "a.mp4"}}, "2": {"class_type": "Save", "inputs": {}}}
 
 
@@ -24,6 +29,8 @@ class FakeServer:
 
     def __init__(self):
         self.requests: list[tuple[str, bytes]] = []
+        self.events: list | None = None  # what the WebSocket says to whoever comes; None: there is none
+        self.hangs_up = False  # after these
         self.answers: dict = {
             "/prompt": (200, {"prompt_id": "p", "node_errors": {}}),
             "/queue": (200, {"queue_running": [], "queue_pending": []}),
@@ -47,8 +54,28 @@ def fake():
     state = FakeServer()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
-            self.reply(b"")
+            if self.path.startswith("/ws?") and state.events is not None:
+                self.tell_events()
+            else:
+                self.reply(b"")
+
+        def tell_events(self):
+            state.requests.append((self.path, b""))
+            accept = base64.b64encode(hashlib.sha1((self.headers["Sec-WebSocket-Key"] + GUID).encode()).digest())
+            self.send_response(101)
+            for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade")):
+                self.send_header(name, value)
+            self.send_header("Sec-WebSocket-Accept", accept.decode())
+            self.end_headers()
+            for event in state.events:
+                text = event if isinstance(event, bytes) else json.dumps(event).encode()
+                self.wfile.write(bytes([0x81, 126]) + len(text).to_bytes(2, "big") + text)
+            while not state.hangs_up and self.rfile.read(1):
+                pass
+            self.close_connection = True
 
         def do_POST(self):
             self.reply(self.rfile.read(int(self.headers["Content-Length"])))
@@ -97,8 +124,78 @@ def test_sends_inputs_and_fetches_outputs(fake, tmp_path):
     assert result.files == [tmp_path / "out" / "video" / "x_00001_.mp4"]
     assert result.files[0].read_bytes() == b"film"
     assert result.texts == {"2": "ok"}
-    assert said == ["sending a.mp4", "running on the server", "fetching x_00001_.mp4"]
+    assert [said[0], *said[2:]] == ["sending a.mp4", "running on the server", "fetching x_00001_.mp4"]
+    assert re.fullmatch(POLLING, said[1])
     assert sum(path.startswith("/view") for path, _ in fake.requests) == 1
+
+
+def event(kind, prompt_id="p", **data):
+    return {"type": kind, "data": {"prompt_id": prompt_id, **data}}
+
+
+NAMED = {
+    "1": {"class_type": "LoadVideo", "inputs": {}},
+    "2": {"class_type": "Work", "inputs": {}, "_meta": {"title": "The long work"}},
+    "3": {"class_type": "Save", "inputs": {}},
+}
+
+
+def test_tells_what_the_server_does(fake, monkeypatch):
+    """By the WebSocket, node by node, and nothing of others' jobs; the job's end is seen at once."""
+    monkeypatch.setattr(server_events, "_LEAST_PAUSE", 0)
+    steps = [event("progress", node="2", value=value, max=40) for value in (0, 1, 3, 4, 40)]
+    fake.events = [
+        {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}, "sid": "me"}},
+        b"no JSON", [], {"type": "x"}, {"type": "progress", "data": {"prompt_id": "p", "node": "2", "value": "x"}},
+        event("execution_cached", nodes=["1"]),
+        event("executing", prompt_id="another", node="3"),
+        event("executing", node="2"),
+        *steps,
+        event("executing", node="2.0.1", display_node="2"),  # brought along by node 2
+        event("executing", node="3"),
+        event("execution_success"),
+    ]  # fmt: skip
+    running = (200, {"queue_running": [[0, "p"]], "queue_pending": []})
+    fake.answers |= {"/history/p": [(200, {}), done()], "/queue": running}
+    said = []
+    begin = time.monotonic()
+    run_on_server(NAMED, fake.url, {}, on_status=said.append)
+    assert time.monotonic() - begin < client._POLL_BESIDE / 2
+    assert [re.sub(r"\d\.\d s", "T", line) for line in said] == [
+        "[1/3] LoadVideo: as before",
+        *(f"[2/3] The long work: {how}" for how in ("8%, 3 of 40", "100%, 40 of 40", "T")),
+        "[3/3] Save: T",
+    ]
+    asked = next(path for path, _ in fake.requests if path.startswith("/ws"))
+    assert asked == f"/ws?clientId={fake.body('/prompt')['client_id']}"
+    assert sum(path.startswith("/history") for path, _ in fake.requests) == 2
+
+
+def test_a_socket_that_breaks_is_said_and_the_job_goes_on(fake):
+    fake.events, fake.hangs_up = [event("executing", node="2")], True
+    fake.answers["/history/p"] = [(200, {}), (200, {}), done({"3": {"text": ["ok"]}})]
+    fake.answers["/queue"] = (200, {"queue_running": [[0, "p"]], "queue_pending": []})
+    said = []
+    begin = time.monotonic()
+    assert run_on_server(NAMED, fake.url, {}, on_status=said.append).texts == {"3": "ok"}
+    assert time.monotonic() - begin < client._POLL_BESIDE / 2
+    assert re.match(r"note: the WebSocket broke \(the server hung up\): asking twice a second", said[0])
+    assert said[1:] == ["running on the server"]
+
+
+def test_a_job_that_the_server_has_lost(fake):
+    fake.answers["/history/p"] = (200, {})
+    with pytest.raises(ServerError, match=r"no longer knows the job: it was restarted"):
+        run_on_server(NAMED, fake.url, {})
+
+
+def test_an_input_may_lie_anywhere(fake, tmp_path):
+    fake.answers["/upload/image"] = (200, {"name": "b.mp4", "subfolder": "", "type": "input"})
+    fake.answers["/history/p"] = done()
+    (tmp_path / "elsewhere.mp4").write_bytes(b"film")
+    workflow = {"1": {"class_type": "Odd", "inputs": {"source": "clip", "other": "b"}}}
+    run_on_server(workflow, fake.url, {}, inputs={"clip": str(tmp_path / "elsewhere.mp4")})
+    assert fake.body("/prompt")["prompt"]["1"]["inputs"] == {"source": "b.mp4", "other": "b"}
 
 
 def test_a_file_that_is_not_here_is_the_servers(fake, tmp_path):
@@ -118,6 +215,9 @@ def test_what_the_server_refuses(fake, tmp_path):
     with pytest.raises(WorkflowError, match=r"^node 1 \(LoadVideo\), input file: Value not in list: file: 'x'$") as e:
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
     assert e.value.problems[0].type == "value_not_in_list"
+    titled = {"1": {**WORKFLOW["1"], "_meta": {"title": "Clip"}}}
+    with pytest.raises(WorkflowError, match=r"^node 1 \(Clip, LoadVideo\), input file: Value not in list: file: 'x'$"):
+        run_on_server(titled, fake.url, {}, input_dir=tmp_path)
     fake.answers["/prompt"] = (400, {"error": {"type": "missing_node_type", "message": "Node 'Save' not found."}})
     with pytest.raises(WorkflowError, match="Node 'Save' not found"):
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
@@ -137,6 +237,9 @@ def test_a_node_that_fails_there(fake, tmp_path):
     fake.answers["/history/p"] = done(messages=[["execution_start", {}], ["execution_error", message]])
     with pytest.raises(NodeError, match=r"^node 2 \(Save\): no room$"):
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
+    titled = {"2": {**WORKFLOW["2"], "_meta": {"title": "Keep the clip"}}}
+    with pytest.raises(NodeError, match=r"^node 2 \(Keep the clip, Save\): no room$"):
+        run_on_server(titled, fake.url, {}, input_dir=tmp_path)
     fake.answers["/history/p"] = done(messages=[["execution_interrupted", {}]])
     with pytest.raises(ServerError, match="interrupted on the server"):
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)

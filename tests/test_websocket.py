@@ -162,6 +162,7 @@ WRONG = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: U
         (WRONG + "Sec-WebSocket-Accept: bm90IHRoaXM=\r\n\r\n", "does not speak"),
         (WRONG.replace("Upgrade: websocket\r\n", "") + "Sec-WebSocket-Accept: {accept}\r\n\r\n", "does not speak"),
         (WRONG + "Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "does not"),
+        ((WRONG + "Sec-WebSocket-Accept: {accept}\r\n\r\n").replace("HTTP/1.1", "HTTP/1.0"), "does not speak"),
         ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "SSH|status"),
     ],
 )
