@@ -14,6 +14,12 @@ LOCALES = ROOT / "locales"
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir() if path.name != "en")
 MEANT_BY_THE_EDITOR = set("{}@|$")  # it takes display names, names and descriptions for templates with these
 ITS_LETTERS = {"zh": re.compile("[\u4e00-\u9fff]"), "ja": re.compile("[\u3040-\u30ff]")}
+QUOTED = {"zh": re.compile("\u201c(.+?)\u201d"), "ja": re.compile("\u300c(.+?)\u300d")}
+SAME_EVERYWHERE = {"PSNR", "SSIM", "cfg", "token", "tokenizer"}
+CORE_NODES = {  # what ComfyUI calls nodes of its own that ours are wired to
+    "zh": {"UNet加载器", "加载放大模型", "加载帧插值模型"},
+    "ja": {"拡散モデルを読み込む", "拡大モデルを読み込む", "フレーム補間モデルを読み込む"},
+}
 
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
@@ -34,8 +40,13 @@ def numbers(text):
     return set(re.findall(r"%\w+%|(?<!\w)\.[a-z]+|\d+(?:[.,]\d+)*", text))
 
 
+def has_word(word, text, after=""):
+    """Whether a choice is named in a text, with `after` behind it; letters of other scripts may stand right beside."""
+    return re.search(rf"(?<![A-Za-z0-9_-]){re.escape(word)}(?![A-Za-z0-9_-]){after}", text) is not None
+
+
 def choices():
-    """Node id -> input -> what it offers, for those whose choices do not depend on what is installed."""
+    """Node id -> input -> what it offers."""
     return {
         schema.node_id: {
             socket.id: [str(option) for option in socket.options]
@@ -69,3 +80,53 @@ class TestEnglish:
     def test_no_tooltip_only_points_elsewhere(self):
         tooltips = [text for path, text in flatten(texts.node_texts()).items() if path[-1] == "tooltip"]
         assert not [text for text in tooltips if len(text) < 12]
+
+
+@each_language
+class TestTranslations:
+    def test_has_every_text_and_none_too_many(self, language):
+        """In the order of the English file, too, so that they can be read side by side."""
+        assert list(flatten(read(language))) == list(flatten(read("en")))
+
+    def test_is_written_in_its_letters(self, language):
+        for path, text in flatten(read(language)).items():
+            assert text == text.strip() and text
+            assert ITS_LETTERS[language].search(text) or (path[-1] == "name" and text in SAME_EVERYWHERE), path
+            assert language == "ja" or not ITS_LETTERS["ja"].search(text), path
+
+    def test_numbers_and_fields_are_the_same(self, language):
+        english = flatten(read("en"))
+        for path, text in flatten(read(language)).items():
+            if path[-1] in ("tooltip", "description"):
+                assert numbers(text) == numbers(english[path]), path
+
+    def test_choices_keep_their_names(self, language):
+        """The editor does not translate choices, so that a tooltip has to name them as they stand there."""
+        said, english = read(language), read("en")
+        for node_id, inputs in choices().items():
+            for name, options in inputs.items():
+                tooltip, its = (texts[node_id]["inputs"][name]["tooltip"] for texts in (english, said))
+                for option in options:
+                    assert not has_word(option, tooltip, "[:,]") or has_word(option, its), (node_id, name, option)
+
+    def test_names_are_told_apart(self, language):
+        said = read(language)
+        for node_id, node in said.items():
+            for side in ("inputs", "outputs"):
+                names = [socket["name"] for socket in node[side].values()]
+                assert len(set(names)) == len(names), node_id
+        assert len({node["display_name"] for node in said.values()}) == len(said)
+
+    def test_what_is_quoted_is_there(self, language):
+        """Other inputs, outputs and nodes are named as the editor shows them in this language."""
+        said = read(language)
+        nodes = {node["display_name"] for node in said.values()} | CORE_NODES[language]
+        for path, text in flatten(said).items():
+            sockets = {socket["name"] for side in ("inputs", "outputs") for socket in said[path[0]][side].values()}
+            assert set(QUOTED[language].findall(text)) <= nodes | sockets, path
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_no_text_is_taken_for_a_template(language):
+    for path, text in flatten(read(language)).items():
+        assert path[-1] == "tooltip" or not MEANT_BY_THE_EDITOR & set(text), path
