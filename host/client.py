@@ -29,6 +29,7 @@ _BEAT = 0.25  # seconds between two looks for Ctrl-C
 _PATIENCE = 15.0  # seconds that a server may be silent before a run is given up
 _MISSES = 4  # looks in a row in which a job is neither in the queue nor done: then it is lost
 _REQUEST_LIMIT = 60.0  # seconds for one request
+_ANSWER_LIMIT = 10.0  # seconds for the question whether somebody is there
 _RUNNING = "running on the server"
 
 
@@ -104,6 +105,14 @@ class ComfyClient:
         """The JSON answer to `POST path` with a JSON body; None when it is empty."""
         data = json.dumps(body).encode()
         return self._json("POST", path, data, {"Content-Type": "application/json"})
+
+    def answers(self) -> bool:
+        """Whether a ComfyUI can be reached here within a few seconds."""
+        try:
+            self._json("GET", "/queue", limit=_ANSWER_LIMIT)
+        except ServerError:
+            return False
+        return True
 
     def upload(self, path: str | os.PathLike[str]) -> str:
         """Put a file into the server's input folder; the name that it has there, which may be another."""
@@ -219,18 +228,27 @@ class ComfyClient:
         except (OSError, http.client.HTTPException) as error:
             raise ServerError(f"ComfyUI at {self.url} broke off a download ({error}).") from error
 
-    def _json(self, method: str, path: str, data: Any = None, headers: Any = None, *, keep_400: bool = False) -> Any:
-        with self._open(method, path, data, headers, keep_400=keep_400) as answer:
+    def _json(self, method: str, path: str, data: Any = None, headers: Any = None, **options: Any) -> Any:
+        with self._open(method, path, data, headers, **options) as answer:
             try:
                 text = answer.read()
                 return json.loads(text) if text else None
             except (OSError, ValueError, http.client.HTTPException) as error:
                 raise ServerError(f"{self.url} does not answer like a ComfyUI ({error}). Check the address.") from error
 
-    def _open(self, method: str, path: str, data: Any = None, headers: Any = None, *, keep_400: bool = False) -> Any:
+    def _open(
+        self,
+        method: str,
+        path: str,
+        data: Any = None,
+        headers: Any = None,
+        *,
+        keep_400: bool = False,
+        limit: float = _REQUEST_LIMIT,
+    ) -> Any:
         request = urllib.request.Request(self.url + path, data=data, headers=headers or {}, method=method)
         try:
-            return self._opener.open(request, timeout=_REQUEST_LIMIT)
+            return self._opener.open(request, timeout=limit)
         except urllib.error.HTTPError as error:
             if error.code == 400 and keep_400:
                 with contextlib.suppress(ValueError):

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,20 +66,22 @@ def run_workflow(
     input_dir: str | os.PathLike[str] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     model_dir: str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, str] | None = None,
     keep: Iterable[str] = (),
     on_node: Callable[[NodeEvent], None] | None = None,
 ) -> RunResult:
     """Check `workflow`, run what its output nodes need, and say what came out.
 
     `nodes` are the pack's node classes by node_id; the stand-ins for ComfyUI's own (`BUILTIN_NODES`) are added.
-    `overrides` are `NODE.INPUT=VALUE`. Folders are as in `files.session`. Equal nodes run once. An output's memory is
-    given back when nothing needs it any more, except for the nodes in `keep`. Ctrl-C cancels.
+    `overrides` are `NODE.INPUT=VALUE`. Folders and `inputs` are as in `files.session`. Equal nodes run once. An
+    output's memory is given back when nothing needs it any more, except for the nodes in `keep`. Ctrl-C cancels.
 
     Raises `WorkflowError` before anything runs, `NodeError` when a node fails, `resources.Cancelled`. Temp files are
     removed in every case.
     """
     known = {**BUILTIN_NODES, **nodes}
-    with files.session(input_dir=input_dir, output_dir=output_dir, model_dir=model_dir), resources.cancellable():
+    folders: dict[str, Any] = {"input_dir": input_dir, "output_dir": output_dir, "model_dir": model_dir}
+    with files.session(**folders, inputs=inputs), resources.cancellable():
         overridden = apply_overrides(workflow, overrides, known)
         validation = Validation(overridden, known)
         return _Run(validation, set(keep), on_node or (lambda event: None)).all()

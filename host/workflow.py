@@ -113,7 +113,7 @@ def apply_overrides(workflow: Workflow, overrides: Iterable[str], nodes: Nodes) 
         if not (equals and dot and name and input_name):
             message = f"invalid override {override!r}. Write NODE.INPUT=VALUE, like 3.quality=32."
             raise WorkflowError([Problem("invalid_override", message)])
-        node_id = _find_node(changed, name)
+        node_id = find_node(changed, name)
         node = changed[node_id]
         try:
             node["inputs"][input_name] = _parse(text, input_name, node, nodes)
@@ -124,7 +124,8 @@ def apply_overrides(workflow: Workflow, overrides: Iterable[str], nodes: Nodes) 
     return changed
 
 
-def _find_node(workflow: Workflow, name: str) -> str:
+def find_node(workflow: Workflow, name: str) -> str:
+    """The id of the node `name`: an id, or the title or class of a single node. Raises `WorkflowError`."""
     if name in workflow:
         return name
     found = [
