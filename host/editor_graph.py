@@ -17,6 +17,7 @@ from .workflow import Problem, Workflow, WorkflowError
 _NOTES = frozenset({"Note", "MarkdownNote"})
 _REROUTE, _PRIMITIVE = "Reroute", "PrimitiveNode"
 _VIRTUAL = _NOTES | {_REROUTE, _PRIMITIVE}  # they live in the editor only
+_OWN_CHOICES = "CustomCombo"  # its choices are written at the node, and no server lists them
 _MUTED, _BYPASSED = 2, 4  # modes of a node
 _INPUTS, _OUTPUTS = "-10", "-20"  # the two ends of a subgraph, as links name them
 _DEEPEST = 32  # subgraphs within each other
@@ -77,12 +78,15 @@ class Graph:
     nodes: dict[str, EditorNode]
     links: dict[str, Link]
     inputs: tuple[str, ...]  # names of the inputs of a subgraph
+    input_links: tuple[tuple[str, ...], ...]  # what each of them leads to, the first one first
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Graph:
         nodes = {str(node["id"]): EditorNode.read(node) for node in saved["nodes"]}
         links = dict(_read_link(link) for link in saved.get("links") or ())
-        return cls(nodes, links, tuple(each["name"] for each in saved.get("inputs") or ()))
+        inputs = saved.get("inputs") or ()
+        leading = tuple(tuple(map(str, each.get("linkIds") or ())) for each in inputs)
+        return cls(nodes, links, tuple(each["name"] for each in inputs), leading)
 
     def inside_of(self, output: int) -> Slot | None:
         """What an output of a subgraph shows."""
@@ -196,10 +200,32 @@ class _Conversion:
                 raise _problem(level, node, "bad_linked_input", message)
             name = level.graph.inputs[source.number]
             place = next((i for i, each in enumerate(level.host.inputs) if each.name == name), None)
-            return None if place is None else self._source(level.above, level.host, place, kind, seen)
+            if place is None or level.host.inputs[place].link is None:
+                return self._widget_behind(level, source)
+            return self._source(level.above, level.host, place, kind, seen)
         if source.node not in level.graph.nodes:
             raise _problem(level, node, "bad_linked_input", f"it is linked to node {source.node}, which is not there.")
         return self._output(level, level.graph.nodes[source.node], source.number, kind, seen)
+
+    def _widget_behind(self, level: Level, end: Slot) -> Found | None:
+        """The value that a subgraph's input has where nothing is linked to it: that of the first widget it leads to."""
+        leading = level.graph.input_links[end.number] if 0 <= end.number < len(level.graph.inputs) else ()
+        for link in (level.graph.links.get(each) for each in leading):
+            node = level.graph.nodes.get(link.target.node) if link else None
+            if link is None or node is None or link.target.number >= len(node.inputs):
+                continue
+            slot = node.inputs[link.target.number]
+            if node.class_type in self.subgraphs:
+                inner = self._opened(level, node)
+                names = inner.graph.inputs
+                number = names.index(slot.name) if slot.name in names else -1
+                found = self._widget_behind(inner, Slot(_INPUTS, number))
+            else:
+                values = _widget_values(node, self._facts(level, node)) if slot.is_widget else {}
+                found = Found(_no_link(values[slot.name])) if slot.name in values else None
+            if found is not None:
+                return found
+        return None
 
     def _output(self, level: Level, node: EditorNode, number: int, kind: str, seen: set[Any]) -> Found | None:
         """What output `number` of a node gives to an input of type `kind`."""
@@ -234,13 +260,16 @@ def _widget_values(node: EditorNode, facts: NodeFacts) -> dict[str, Any]:
         drawn = [slot.name for slot in node.inputs if slot.is_widget]
         defaults = {widget.name: widget.default for widget in facts.widgets if widget.name}
         return {**defaults, **{name: node.values[name] for name in [*defaults, *drawn] if name in node.values}}
-    saved = iter(node.values)
-    return dict(_named(facts.widgets, saved))
+    if node.class_type == _OWN_CHOICES and len(node.values) > 1:
+        choice, _, *options = node.values
+        place = options.index(choice) if choice in options else -1
+        return {"choice": choice, "index": place, **{f"option{n}": each for n, each in enumerate(options, 1)}}
+    return dict(_named(facts.widgets, iter(node.values)))
 
 
 def _named(widgets: tuple[Widget, ...], saved: Iterator[Any]) -> Iterator[tuple[str, Any]]:
     for widget in widgets:
-        value = next(saved, widget.default)
+        value = next(saved, widget.default) if widget.saved else widget.default
         if widget.name:
             yield widget.name, value
         if widget.more and isinstance(value, str):

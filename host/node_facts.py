@@ -16,17 +16,19 @@ from .workflow import Nodes
 _TYPED = {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": "", "COMBO": None, "MARKDOWN": "", "TEXTAREA": ""}
 _DYNAMIC = "COMFY_DYNAMICCOMBO_V3"  # a choice that brings inputs of its own
 _DRAWN = ("COLOR", "CURVE", "RANGE", "BOUNDING_BOX")
-_WIDGETS = frozenset({*_TYPED, *_DRAWN, _DYNAMIC})  # types that can be set at the node
+_COMPARED = "IMAGECOMPARE"  # asks for a value that no file has
+_WIDGETS = frozenset({*_TYPED, *_DRAWN, _DYNAMIC, _COMPARED})  # types that can be set at the node
 _SEEDS = ("seed", "noise_seed")  # whole numbers of these names are followed by what becomes of them after a run
 
 
 @dataclass(frozen=True)
 class Widget:
-    """One saved value: the input's name, "" where the editor keeps something of its own; `more` by what is chosen."""
+    """A value at a node: the input's name, or "" where the editor keeps something of its own."""
 
     name: str
     default: Any = None
-    more: Mapping[str, tuple[Widget, ...]] = field(default_factory=dict)
+    more: Mapping[str, tuple[Widget, ...]] = field(default_factory=dict)  # widgets after it, by what is chosen
+    saved: bool = True  # whether files have it
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _widget(name: str, kind: str, options: dict[str, Any]) -> Widget:
     if kind == _DYNAMIC:
         more = {choice["key"]: _widgets(_inner(name, choice["inputs"])) for choice in options.get("options", [])}
         return Widget(name, options.get("default", next(iter(more), None)), more)
+    if kind == _COMPARED:
+        return Widget(name, ["", ""], saved=False)
     choices = options.get("options") or [None]
     return Widget(name, options.get("default", choices[0] if kind == "COMBO" else _TYPED.get(kind)))
 

@@ -87,6 +87,19 @@ class TestWidgets:
     def test_a_choice_brings_inputs_of_its_own(self, values, inputs):
         assert converted([node(1, "Choose", values=values)])["1"]["inputs"] == inputs
 
+    def test_choices_that_are_written_at_the_node(self):
+        facts = {"CustomCombo": NodeFacts("Custom Combo", (Widget("choice"),))}
+        saved = node(1, "CustomCombo", values=["b", 7, "a", "b", ""])
+        inputs = to_api(graph([saved]), facts.get)["1"]["inputs"]
+        assert inputs == {"choice": "b", "index": 1, "option1": "a", "option2": "b", "option3": ""}
+        saved["widgets_values"] = ["c", 0, "a"]
+        assert to_api(graph([saved]), facts.get)["1"]["inputs"]["index"] == -1
+
+    def test_a_value_that_no_file_has(self):
+        facts = {"Compare": NodeFacts("Compare", (Widget("view", ["", ""], saved=False), Widget("side", "left")))}
+        inputs = to_api(graph([node(1, "Compare", values=["right"])]), facts.get)["1"]["inputs"]
+        assert inputs == {"view": {"__value__": ["", ""]}, "side": "right"}
+
     def test_a_title_is_kept(self):
         assert converted([{**source(), "title": "mine"}])["1"]["_meta"] == {"title": "mine"}
 
@@ -161,7 +174,10 @@ def definition(id, nodes, links, inputs=(), outputs=()):
         "id": id,
         "nodes": nodes,
         "links": [{**dict(zip(keys, link, strict=True)), "type": "*"} for link in links],
-        "inputs": [{"name": name, "type": "NUMBER"} for name in inputs],
+        "inputs": [
+            {"name": name, "type": "NUMBER", "linkIds": [link[0] for link in links if link[1:3] == (-10, number)]}
+            for number, name in enumerate(inputs)
+        ],
         "outputs": [{"name": name, "type": "NUMBER"} for name in outputs],
         "inputNode": {"id": -10},
         "outputNode": {"id": -20},
@@ -212,6 +228,22 @@ class TestSubgraphs:
         found = self.around(inputs=[("old", "NUMBER", None), ("a", "NUMBER", 1)])
         assert found["7:8:5"]["inputs"]["a"] == ["1", 0]
         assert "a" not in self.around(inputs=[])["7:8:5"]["inputs"]
+
+    def test_an_input_that_is_not_linked_has_the_value_of_its_widget_for_all(self):
+        """Also for those that have no widget of their own, and through another subgraph."""
+        outer = copy.deepcopy(OUTER)
+        outer["nodes"] += [show(3, 5), node(4, "Both", [("factor", "FLOAT", 6, "factor")], values=[9.5])]
+        outer["nodes"][0]["inputs"][1]["link"] = 7
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+        ends = [(5, -10, 1, 3, 0), (7, -10, 1, 8, 1), (6, -10, 1, 4, 0)]
+        outer["links"] += [dict(zip(keys, end, strict=True)) for end in ends]
+        outer["inputs"].append({"name": "factor", "type": "FLOAT", "linkIds": [5, 7, 6]})
+        found = converted([node(7, "outer-id")], definitions={"subgraphs": [outer, INNER]})
+        assert found["7:3"]["inputs"] == {"it": 0.5}  # of 7:8:5, the first that is reached
+        assert found["7:8:5"]["inputs"] == {"factor": 0.5} and found["7:4"]["inputs"] == {"factor": 0.5}
+        outer["inputs"][-1]["linkIds"] = [5, 6, 7]
+        found = converted([node(7, "outer-id")], definitions={"subgraphs": [outer, INNER]})
+        assert found["7:3"]["inputs"] == {"it": 9.5} and found["7:8:5"]["inputs"] == {"factor": 9.5}
 
     def test_one_definition_may_stand_twice(self):
         nodes = [source(), *(node(n, "inner-id", [("a", "NUMBER", n)], ["NUMBER"]) for n in (7, 8))]
@@ -302,6 +334,7 @@ class TestFacts:
                     "old": [["x", "y"], {}],
                     "new": ["COMBO", {"options": ["p", "q"], "control_after_generate": True}],
                     "forced": ["STRING", {"forceInput": True}],
+                    "view": ["IMAGECOMPARE", {}],
                     "either": ["FLOAT,INT", {"widgetType": "FLOAT", "default": 0.5}],
                     "how": [
                         "COMFY_DYNAMICCOMBO_V3",
@@ -334,6 +367,7 @@ class TestFacts:
             Widget("new", "p"),
             Widget(""),
             Widget(""),
+            Widget("view", ["", ""], saved=False),
             Widget("either", 0.5),
             Widget("how", "a", {"a": (Widget("how.n", 0),)}),
         )
