@@ -16,6 +16,8 @@ MEANT_BY_THE_EDITOR = set("{}@|$")  # it takes display names, names and descript
 HAN, KANA = re.compile("[\u4e00-\u9fff]"), re.compile("[\u3040-\u30ff]")
 QUOTED = {"zh": re.compile("\u201c(.+?)\u201d"), "ja": re.compile("\u300c(.+?)\u300d")}
 SAME_EVERYWHERE = {"PSNR", "SSIM", "cfg", "token", "tokenizer"}
+CORE_TYPES = {"BOOLEAN", "COMBO", "FLOAT", "INT", "STRING", "CONDITIONING", "IMAGE", "LATENT", "MASK", "MODEL", "VIDEO"}
+CORE_TYPES |= {"INTERP_MODEL", "UPSCALE_MODEL"}
 CORE_NODES = {  # what ComfyUI calls nodes of its own that ours are wired to
     "zh": {"UNet加载器", "加载放大模型", "加载帧插值模型"},
     "ja": {"拡散モデルを読み込む", "拡大モデルを読み込む", "フレーム補間モデルを読み込む"},
@@ -93,7 +95,7 @@ class TestTranslations:
             assert text and text == text.strip()
             named = path[-1] in ("name", "display_name")
             assert HAN.search(text) or KANA.search(text) or (named and text in SAME_EVERYWHERE), path
-            assert named or bool(KANA.search(text)) == (language == "ja"), path
+            assert bool(KANA.search(text)) == (language == "ja") or (named and language == "ja"), path
 
     def test_numbers_and_fields_are_the_same(self, language):
         english = flatten(read("en"))
@@ -109,6 +111,16 @@ class TestTranslations:
                 tooltip, its = (texts[node_id]["inputs"][name]["tooltip"] for texts in (english, said))
                 for option in options:
                     assert not has_word(option, tooltip, "[:,]") or has_word(option, its), (node_id, name, option)
+
+    def test_categories_and_types_of_ours_are_named(self, language):
+        """Those that ComfyUI has as well it names itself."""
+        said = read(language, "main")
+        schemas = [node.GET_SCHEMA() for node in NODES]
+        parts = {part for schema in schemas for part in schema.category.split("/")}
+        kinds = {socket.get_io_type() for schema in schemas for socket in [*schema.inputs, *schema.outputs]}
+        assert set(said) == {"nodeCategories", "dataTypes"}
+        assert set(said["nodeCategories"]) == parts - {"video", "model", "sampling", "loaders"}
+        assert set(said["dataTypes"]) == kinds - CORE_TYPES
 
     def test_names_are_told_apart(self, language):
         said = read(language)
