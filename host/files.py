@@ -29,6 +29,9 @@ from . import IS_COMFYUI
 TOKENIZER_FOLDER, GENERATOR_FOLDER = "video_tokenizers", "token_generators"  # below ComfyUI's models folder
 MODEL_FOLDERS = (TOKENIZER_FOLDER, GENERATOR_FOLDER)
 MODEL_SUFFIXES = frozenset({".safetensors"})
+DIFFUSION_FOLDER = "diffusion_models"
+"""ComfyUI's own folder for MODELs, below its models folder, and what is written here below the output folder."""
+_DIFFUSION_SUFFIXES = frozenset({".safetensors", ".sft"})
 _ANNOTATION = re.compile(r"^(?P<name>.*?) ?\[(?P<folder>input|output|temp)\]$", re.DOTALL)
 _WINDOWS_NAMES = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$")
 _TEXT_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they hide a suffix
@@ -245,6 +248,47 @@ def list_models(folder: str = TOKENIZER_FOLDER) -> list[str]:
     """Sorted names of the weights in the model folders of a kind."""
     found = {name for root in model_dirs(folder) for name in _names(root)}
     return sorted(name for name in found if os.path.splitext(name)[1].lower() in MODEL_SUFFIXES)
+
+
+def list_diffusion_models() -> list[str]:
+    """Sorted names of the safetensors files in ComfyUI's folders for MODELs, subfolders included, then of those saved
+    to the output folder, with ` [output]` at their ends, unless ComfyUI looks for MODELs there itself.
+    """
+    there, folders = _comfyui_models()
+    root, saved = os.path.join(output_dir(), DIFFUSION_FOLDER), []
+    if os.path.realpath(root) not in map(os.path.realpath, folders):
+        saved = [f"{DIFFUSION_FOLDER}/{name} [output]" for name in _names(root)]
+    suffixes = tuple(_DIFFUSION_SUFFIXES)
+    return [name for name in (*there, *saved) if name.removesuffix(" [output]").lower().endswith(suffixes)]
+
+
+def resolve_diffusion_model(name: str) -> str:
+    """The absolute path of the file that a name of `list_diffusion_models` stands for, or of any in the output folder
+    with ` [output]` at its end. Raises `FileNameError`.
+    """
+    folder, relative = _split_annotation(name)
+    if os.path.splitext(relative)[1].lower() not in _DIFFUSION_SUFFIXES:
+        raise FileNameError(f"{_short(name)} is not a .safetensors file, and others may run code. Convert it first.")
+    if folder == "output":
+        return resolve_input(name)
+    there, _ = _comfyui_models()
+    if name not in there:  # such a name may lead anywhere
+        raise FileNameError(f"No model {_short(name)} in {DIFFUSION_FOLDER}. Put it there and press R.")
+    import folder_paths
+
+    path = folder_paths.get_full_path(DIFFUSION_FOLDER, name)  # links to other disks are usual for such files
+    if path is None:
+        raise FileNameError(f"The model {_short(name)} has gone. Press R, and choose another.")
+    return path
+
+
+def _comfyui_models() -> tuple[list[str], list[str]]:
+    """What ComfyUI lists as MODELs, and the folders that it looks in; the embedded host has none."""
+    if not IS_COMFYUI:
+        return [], []
+    import folder_paths
+
+    return folder_paths.get_filename_list(DIFFUSION_FOLDER), folder_paths.get_folder_paths(DIFFUSION_FOLDER)
 
 
 def fingerprint(path: str) -> str:

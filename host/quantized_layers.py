@@ -6,9 +6,11 @@ versions know none, and because ComfyUI's is slower than float on a CPU.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,15 @@ import torch
 _LAYOUT = "TokenReelInt8Layout"
 _INT8 = "int8_tensorwise"  # what files call it
 _PARTS = ("weight", "weight_scale", "pre_quant_scale", "bias", "comfy_quant")
+
+
+def is_comfyui() -> bool:
+    """Whether MODELs can be loaded in this process."""
+    try:
+        import comfy.ops  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def is_supported() -> bool:
@@ -31,6 +42,14 @@ def native_formats() -> tuple[str, ...]:
     import comfy.ops
 
     return tuple(getattr(comfy.ops, "QUANT_ALGOS", ()))
+
+
+def natively_smoothed() -> tuple[str, ...]:
+    """Those of `native_formats` whose inputs its loader scales where a file asks for it."""
+    import comfy.ops
+
+    known = getattr(comfy.ops, "QUANT_ALGOS", {})
+    return tuple(name for name, each in known.items() if "pre_quant_scale" in each.get("parameters", ()))
 
 
 def make_layer(
@@ -55,22 +74,110 @@ def make_layer(
     return layer.requires_grad_(False).eval()
 
 
-def load_model(path: str, math: Int8Math) -> Any:
-    """A MODEL by ComfyUI's own loader, with layers that read int8 as well."""
+def open_natively(path: str) -> Any:
+    """A MODEL as ComfyUI's Load Diffusion Model gives it. ValueError for a file that it does not know."""
+    import comfy.sd
+
+    with _explained(path):
+        return comfy.sd.load_diffusion_model(path)
+
+
+def load_model(path: str, math: Int8Math, *, disable_dynamic: bool = False) -> Any:
+    """A MODEL by ComfyUI's own loader, with layers that read int8 as well.
+
+    disable_dynamic: as ComfyUI asks for where it loads the file once more, for another device.
+    """
     import comfy.model_management as management
     import comfy.ops
     import comfy.sd
+
+    state, metadata, types = _read_state(path)
+    dtype = management.unet_manual_cast(None, management.get_torch_device(), types)
+    marked = [name.removesuffix(".comfy_quant") for name in state if name.endswith(".comfy_quant")]
+    base = comfy.ops.mixed_precision_ops({}, dtype, disabled=_emulated())
+    options = {"custom_operations": type("Operations", (base,), {"Linear": _layer_class(dtype, math)})}
+    more = {"disable_dynamic": True} if disable_dynamic else {}  # not known to older ones
+    with _explained(path):
+        made = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=metadata, **more)
+    layers = dict(made.model.diffusion_model.named_modules())
+    wrong = [name for name in marked if name in layers and getattr(layers[name], "layout_type", None) is None]
+    if wrong:
+        name = os.path.basename(path)
+        raise ValueError(f"{name}: {wrong[0]} is no linear layer, and is not read in few bits. Choose another file.")
+    made.cached_patcher_init = (load_model, (path, math))
+    return made
+
+
+def _read_state(path: str) -> tuple[dict[str, Any], Any, list[torch.dtype]]:
+    """What a file holds of a diffusion model, its metadata, and the types that such a model may compute in."""
+    import comfy.model_detection as detection
     import comfy.utils
 
     state, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-    dtype = management.unet_manual_cast(None, management.get_torch_device())
-    operations = type("Operations", (comfy.ops.mixed_precision_ops({}, dtype),), {"Linear": _layer_class(dtype, math)})
-    options = {"custom_operations": operations}
-    made = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=metadata)
-    if made is None:
-        raise ValueError(f"ComfyUI does not know the model in {path}. Choose the file of a diffusion model.")
-    return made
+    prefix = detection.unet_prefix_from_state_dict(state)
+    inner = comfy.utils.state_dict_prefix_replace(state, {prefix: ""}, filter_keys=True)
+    if inner:  # a whole checkpoint; its metadata may name layers without the prefix
+        state, metadata = comfy.utils.convert_old_quants(inner, "", metadata=metadata)
+    for name in [name for name in state if name.endswith(".comfy_quant")]:
+        if f"{name.removesuffix('comfy_quant')}weight" not in state:
+            del state[name]
+    config = detection.model_config_from_unet(state, "", metadata=metadata)
+    if config is None:
+        raise _no_model(path)
+    return state, metadata, list(config.supported_inference_dtypes)
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """ValueError in one line where ComfyUI finds that a file does not fit the model it takes it for, or none."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "Could not detect" in text:
+            raise _no_model(path) from error
+        if not text.startswith("Error(s) in loading"):
+            raise
+        name = os.path.basename(path)
+        raise ValueError(f"{name} does not fit the model that ComfyUI takes it for ({text:.300}).") from error
+
+
+def _no_model(path: str) -> ValueError:
+    name = os.path.basename(path)
+    return ValueError(f"{name} holds no diffusion model that this ComfyUI knows. Choose the file of one.")
+
+
+def keep_fast(
+    model: Any,
+    math: Int8Math,
+    is_faster: Callable[[Any, Any], bool],
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Makes a MODEL in int8 as fast as can be on a CPU, in place; how many layers run in float now.
+
+    Weights are kept a second time, in the order in which that is fastest, and layers that are faster in float are
+    widened. is_faster: of a float layer and its twin, whether the twin is. step: before each layer; it may raise.
+    """
+    network = model.model.diffusion_model
+    layers = [(name, each) for name, each in network.named_modules() if getattr(each, "layout_type", "") == _LAYOUT]
+    faster: dict[tuple[Any, ...], bool] = {}
+    widened = 0
+    for done, (name, layer) in enumerate(layers):
+        step(done, len(layers))
+        params = layer.weight._params
+        layer.keeps_packed = True
+        alike = layer.out_features, layer.in_features, params.rotated, params.smoothing is None, layer.bias is None
+        made = None
+        if alike not in faster:
+            made = layer.widened()
+            faster[alike] = is_faster(made, layer)
+        if not faster[alike]:
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, made or layer.widened())
+            widened += 1
+    model.size = 0  # to be counted again
+    return widened
 
 
 @dataclass(frozen=True)
@@ -90,20 +197,25 @@ class Int8Math:
 @functools.cache
 def _layer_class(dtype: torch.dtype, math: Int8Math | None) -> Any:
     """ComfyUI's class for a compute type, with int8 where `math` is given."""
-    import comfy.model_management as management
     import comfy.ops
+
+    base = comfy.ops.mixed_precision_ops({}, dtype, disabled=_emulated()).Linear
+    if math is None:
+        return base
+    register_layout(math)
+    return type("Int8Linear", (_Int8, base), {"math": math})
+
+
+def _emulated() -> set[str]:
+    """Formats that are widened as they run: nothing here multiplies them."""
+    import comfy.model_management as management
 
     can = {
         "nvfp4": getattr(management, "supports_nvfp4_compute", None),
         "mxfp8": getattr(management, "supports_mxfp8_compute", None),
         "float8_e4m3fn": getattr(management, "supports_fp8_compute", None),
     }
-    cannot = {name for name, asked in can.items() if asked is None or not asked(None)}
-    base = comfy.ops.mixed_precision_ops({}, dtype, disabled=cannot).Linear
-    if math is None:
-        return base
-    register_layout(math)
-    return type("Int8Linear", (_Int8, base), {"math": math})
+    return {name for name, asked in can.items() if asked is None or not asked(None)}
 
 
 class _Int8:
@@ -124,16 +236,24 @@ class _Int8:
         from comfy.quant_ops import QuantizedTensor, get_layout_class
 
         self.quant_format, self.layout_type, self.int8_config = config["format"], _LAYOUT, config
+        scale, smoothing = state["weight_scale"].float().reshape(-1, 1), state.get("pre_quant_scale")
         params = get_layout_class(_LAYOUT).Params(
-            scale=state["weight_scale"],
+            scale=scale if len(scale) == self.out_features else scale.repeat(self.out_features, 1),
             orig_dtype=self.factory_kwargs["dtype"],
             orig_shape=(self.out_features, self.in_features),
             rotated=bool(config.get("convrot")),
-            smoothing=state.get("pre_quant_scale"),
+            smoothing=None if smoothing is None else smoothing.float().reshape(-1),
         )
         self.weight = torch.nn.Parameter(QuantizedTensor(state["weight"], _LAYOUT, params), requires_grad=False)
         if "bias" in state:
             self.bias = torch.nn.Parameter(state["bias"].to(self.factory_kwargs["dtype"]), requires_grad=False)
+
+    def widened(self) -> Any:
+        """The same layer in floats."""
+        layer = type(self)(self.in_features, self.out_features, bias=self.bias is not None, **self.factory_kwargs)  # type: ignore[call-arg]
+        layer.weight = torch.nn.Parameter(self.weight.dequantize(), requires_grad=False)
+        layer.bias = self.bias
+        return layer.eval()  # type: ignore[attr-defined]
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         marked = state.get(f"{prefix}comfy_quant")
@@ -144,6 +264,10 @@ class _Int8:
         given = {name: state.pop(prefix + name) for name in _PARTS if prefix + name in state}
         if not {"weight", "weight_scale"} <= given.keys():
             raise ValueError(f"Missing scales of layer {prefix.rstrip('.')}. Save the model again.")
+        if tuple(given["weight"].shape) != (self.out_features, self.in_features) or (
+            self.bias is not None and "bias" not in given
+        ):
+            raise ValueError(f"Layer {prefix.rstrip('.')} is not that of the model it is in. Choose another file.")
         self.fill(given, config)
 
     def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from ..host.api import ComfyExtension, io
 from ..host.files import register_model_folders
-from .compressing import QuantizeModel, SaveModel
+from .compressing import LoadModel, QuantizeModel, SaveModel
 from .generating import GenerateTokens, LoadGenerator
 from .inspecting import InspectTokens
 from .interpolating import InterpolateVideo
@@ -43,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     QuantizeModel,
     PruneModel,
     SaveModel,
+    LoadModel,
 ]
 
 

@@ -1,4 +1,4 @@
-"""A MODEL in fewer bits, and into a file: Quantize Model, Save Model."""
+"""A MODEL in fewer bits, into a file, and out of it: Quantize Model, Save Model, Load Quantized Model."""
 
 import contextlib
 import re
@@ -13,10 +13,15 @@ from ..models.quantization import KINDS, QuantizationSettings
 from ..models.quantization_report import QuantizationReport, describe_quantization
 from ..models.quantized_files import WeightStore
 from ..video.layer_plot import layer_plot
-from .quantized_model_steps import mixed_formats, quantize_model, record_model, save_model
+from .quantized_model_steps import (
+    check_file,
+    load_model,
+    mixed_formats,
+    quantize_model,
+    record_model,
+    save_model,
+)
 from .sources import to_images
-
-_FOLDER = "diffusion_models"  # in the output folder
 
 
 def _wishes() -> list[Any]:
@@ -247,7 +252,7 @@ class SaveModel(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to save, quantized or not."),
                 io.String.Input(
                     "filename_prefix",
-                    default=f"{_FOLDER}/TokenReel",
+                    default=f"{files.DIFFUSION_FOLDER}/TokenReel",
                     tooltip="Name in the output folder, subfolders allowed; a number and .safetensors are added. "
                     "%year%, %month% and %day% are filled in.",
                 ),
@@ -264,3 +269,63 @@ class SaveModel(io.ComfyNode):
             saved = save_model(model, Path(file.path), step=_counted(bar))
         text = f"{file.name}\n{saved}"
         return io.NodeOutput(file.name, text, ui={"text": (text,)})
+
+
+class LoadModel(io.ComfyNode):
+    """Reads a model's file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TokenReel_LoadModel",
+            display_name="Load Quantized Model",
+            category="model/loaders",
+            description="Opens what Save Model and tokenreel quantize write, int8 included, which older versions of "
+            "Load Diffusion Model cannot read, and files of models that are not quantized. Only safetensors.",
+            search_aliases=[
+                *("unet loader", "load diffusion model", "load int8", "int8 loader", "convrot", "load fp8"),
+                *("load nvfp4", "quantized checkpoint", "load saved model"),
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=files.list_diffusion_models(),
+                    tooltip="A .safetensors file in models/diffusion_models, or one that Save Model wrote. After "
+                    "saving press R to see it here.",
+                ),
+                io.Boolean.Input(
+                    "fast",
+                    default=False,
+                    optional=True,
+                    tooltip="For int8 on a CPU: keep each weight in the order in which it is fastest, too, which takes "
+                    "as much memory again, and widen the layers that are faster in float on this machine.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For LoRAs, patches, the sampler, or Save Model again."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The file's size, how its layers are held, and whether Load Diffusion Model opens it too.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None) -> bool | str:
+        if model_name is None:  # from another node, later
+            return True
+        try:
+            check_file(Path(files.resolve_diffusion_model(model_name)))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, fast: bool = False) -> str:
+        return files.fingerprint(files.resolve_diffusion_model(model_name))
+
+    @classmethod
+    def execute(cls, model_name: str, fast: bool = False) -> io.NodeOutput:
+        path = Path(files.resolve_diffusion_model(model_name))
+        with resources.progress(None, "loading") as bar:
+            return io.NodeOutput(*load_model(path, fast=fast, step=_counted(bar)))

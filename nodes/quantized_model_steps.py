@@ -15,6 +15,7 @@ from ..host.probing import Sampled, Sampling
 from ..models import int8_linear
 from ..models.fidelity import compare_latents
 from ..models.layer_inputs import LayerInputs, is_linear, recorded
+from ..models.model_files import ModelFile, read_model_file
 from ..models.quantizable_layers import LayerFilter, find_preset
 from ..models.quantization import Layer, QuantizationSettings, chosen_layers, is_faster, kept_report, plan
 from ..models.quantization import quantized_layers as made_layers
@@ -171,6 +172,51 @@ def save_model(model: Any, path: Path, *, step: Callable[[int, int], None] = lam
     return "\n".join(lines)
 
 
-def load_model(path: Path) -> Any:
-    """A MODEL of a file that Save Model wrote, int8 included, whatever this ComfyUI's own loader reads."""
-    return quantized_layers.load_model(str(path), _MATH)
+def check_file(path: Path) -> ModelFile:
+    """What a model's file holds. Raises ValueError, in one line, for one that `load_model` does not open."""
+    file = read_model_file(path)
+    if quantized_layers.is_comfyui():
+        formats, smoothed = _readable()
+        missing = file.missing(formats, smoothed)
+        if missing:
+            known = ", ".join(formats) or "no layers in few bits"
+            raise ValueError(
+                f"{file.name} needs a ComfyUI that reads {missing}; here are read {known}. Update ComfyUI, or choose "
+                "another file."
+            )
+    return file
+
+
+def _readable() -> tuple[list[str], list[str]]:
+    """Formats that `load_model` opens in this ComfyUI, and those of them whose inputs it scales."""
+    ours = [FORMATS["int8"].algorithm] if quantized_layers.is_supported() else []
+    native, smoothed = quantized_layers.native_formats(), quantized_layers.natively_smoothed()
+    return [*dict.fromkeys([*ours, *native])], [*dict.fromkeys([*ours, *smoothed])]
+
+
+def load_model(
+    path: Path, *, fast: bool = False, step: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Any, str]:
+    """A MODEL of a file, quantized or not, whatever of that ComfyUI's own loader reads; and what it is, in words.
+
+    fast: for int8 on a CPU, take more memory for speed, and widen the layers that are faster in float. step: called
+    before each layer that is looked at for that; it may raise. Raises ValueError for what is no such file.
+    """
+    if not quantized_layers.is_comfyui():
+        raise ValueError("A MODEL can be loaded in ComfyUI only. Run this workflow there (--on).")
+    file = check_file(path)
+    own = FORMATS["int8"].algorithm in file.formats
+    made = quantized_layers.load_model(str(path), _MATH) if own else quantized_layers.open_natively(str(path))
+    lines = [file.describe()]
+    if fast and own and str(getattr(made, "load_device", "")) == "cpu":
+        widened = quantized_layers.keep_fast(made, _MATH, lambda layer, twin: is_faster(layer, twin, None), step)
+        lines.append(f"{widened} of the layers in int8 run in float, which is faster here")
+    elif fast:
+        lines.append("Note: fast does nothing here, it is for int8 on a CPU.")
+    missing = file.missing(quantized_layers.native_formats(), quantized_layers.natively_smoothed())
+    lines.append(
+        f"Load Diffusion Model of this ComfyUI does not open it: it does not read {missing}"
+        if missing
+        else "Load Diffusion Model opens it as well"
+    )
+    return made, "\n".join(lines)

@@ -38,7 +38,8 @@ from tokenreel.video.writer import VideoWriter
 
 ROOT = Path(tokenreel.__file__).parent
 SNAPSHOT = ROOT / "tests" / "data" / "node_schemas.json"
-LISTED = {"file", "tokenizer_name", "generator_name", "sampler_name", "scheduler", "parts"}  # what is there decides
+LISTED = {"file", "tokenizer_name", "generator_name", "model_name", "sampler_name", "scheduler", "parts"}
+"""Inputs whose choices depend on what is there."""
 CATEGORIES = {"video/sampling", "video/tokens", "video/enhance", "model/loaders", "model/efficiency"}
 WIDTH, HEIGHT, FRAMES = 64, 48, 8
 TINY = {

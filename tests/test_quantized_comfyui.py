@@ -81,7 +81,7 @@ for kind in CLASSES:
         said = steps.save_model(made, path)
         told = seen[f"{kind} {format}"] = {"error": off(out, true), "layers": report.error, "said": said,
             "counts": report.counts(), "bytes": [report.nbytes, path.stat().st_size, made.model_size()]}
-        told["ours"] = off(sample(steps.load_model(path), kind), out)
+        told["ours"] = off(sample(steps.load_model(path)[0], kind), out)
         if format != "int8" or "int8_tensorwise" in comfy.ops.QUANT_ALGOS:
             told["core"] = off(sample(comfy.sd.load_diffusion_model(str(path)), kind), out)
     seen[f"{kind} source"] = [difference(weights, source.model.state_dict()), off(sample(source, kind), true)]
@@ -107,7 +107,7 @@ for kind in CLASSES:
             "after": off(out, true), "none": off(none, plain), "patched": patched}
         steps.save_model(after, path)
         told["again"] = [off(sample(made, kind), none), off(sample(after, kind), out), off(sample(source, kind), plain),
-            off(sample(with_lora, kind), true), off(sample(steps.load_model(path), kind), out)]
+            off(sample(with_lora, kind), true), off(sample(steps.load_model(path)[0], kind), out)]
 print(json.dumps(seen))
 """
 
@@ -118,7 +118,7 @@ made, text, plot = QuantizeModel.execute(source, "int8", 0.4, 0.0, True, False, 
 names = [n for n, each in made.model.diffusion_model.named_modules() if hasattr(each, "quant_format")]
 seen["int8"] = [names, text, list(plot.shape)]
 steps.save_model(made, FOLDER / "smooth.safetensors")
-seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors"), "wan"), sample(made, "wan")),
+seen["smooth"] = [off(sample(steps.load_model(FOLDER / "smooth.safetensors")[0], "wan"), sample(made, "wan")),
     sum(name.endswith("pre_quant_scale") for name in made.model.diffusion_model.state_dict())]
 lean, _ = steps.quantize_model(source, QuantizationSettings("int8"))
 steps.is_faster = lambda old, new, inputs: new.in_features > 256
