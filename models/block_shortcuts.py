@@ -17,7 +17,7 @@ Correction = Literal["none", "shift", "affine", "low-rank"]
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 """From the simplest to the one that may be all of them."""
 RANK = 32
-_RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)  # shares of the mean square of a channel
+_RIDGES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the mean square of a channel
 _HELD_OUT = 4  # one part in so many is kept to judge forms with
 _BETTER = 0.98  # a form that takes more is taken if its error is at most that share of a simpler one's
 _NOTHING = 1e-6  # share of what a block adds that is not worth another form

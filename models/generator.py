@@ -147,9 +147,13 @@ class _Block(nn.Module):
         self.shares = nn.Parameter(torch.full((3, config.width), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        for norm, part, share in zip(self.norms, self.parts, self.shares, strict=True):
-            x = x + share * part(norm(x))
+        for number in range(len(self.parts)):
+            x = self.with_part(x, number)
         return x
+
+    def with_part(self, x: Tensor, number: int) -> Tensor:
+        """`[B, t, h, w, C]` with what one of its parts adds: 0, near tokens; 1, far ones; 2, channels."""
+        return x + self.shares[number] * self.parts[number](self.norms[number](x))
 
 
 class Seen(NamedTuple):

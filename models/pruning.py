@@ -6,17 +6,15 @@ what comes out of the whole model when it is left out. A shortcut (models/block_
 are not touched: what is left out can be put back, and what is added to the weights later, as by a LoRA, still fits.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .block_shortcuts import CORRECTIONS, RANK, Correction, Seen, Shortcut, fit_shortcut
-from .generator import TokenGenerator
 
 Measure = Literal["output", "change", "cosine"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -152,10 +150,44 @@ def plan_depth(calibration: Calibration, settings: DepthSettings, judge: Calibra
         worth = worth or {number: each.cost for number, each in measured.items()}
         least = sorted(rest, key=lambda number: measured[number].cost)[: 1 if settings.greedy else count]
         for number in sorted(least):
-            # behind what is left out already, as tokens will come to it
-            fitted = {number: ()} if measured[number].plain else fit_blocks(calibration, settings, [number], chosen)
-            chosen |= fitted
+            chosen |= _fitted(calibration, settings, number, chosen, measured[number])
     return judged(judge or calibration, DepthPlan(calibration.blocks, chosen, worth))
+
+
+def plan_amount(
+    calibration: Calibration, parameters: int, settings: DepthSettings, judge: Calibration | None = None
+) -> DepthPlan:
+    """As `plan_depth` for blocks of unlike sizes: those to leave out that together have at least so many parameters.
+
+    They are chosen one by one: always that which makes the model better, or which costs least for each parameter that
+    is still to be saved. The half that costs least is tried again each time. What a block is worth is measured by the
+    output. Of the settings the share does not count. ValueError where `parameters` is more than half of all.
+    """
+    settings, judge = replace(settings, measure="output"), judge or calibration
+    sizes, rest = calibration.parameters, settings.candidates(calibration.blocks)
+    if parameters > MOST * sum(sizes[number] for number in rest):
+        raise ValueError(
+            f"Invalid number of parameters: {parameters}. At most {MOST:.0%} of the "
+            f"{sum(sizes[number] for number in rest)} in blocks that may go can be left out."
+        )
+    chosen: dict[int, tuple[Shortcut, ...]] = {}
+    worth: dict[int, float] = {}
+    missing, now = parameters, judge.cost(DepthPlan(calibration.blocks, {}))
+    while missing > 0:
+        measured = measure_blocks(calibration, settings, rest, chosen, judge)
+        worth = worth or {number: each.cost for number, each in measured.items()}
+        prices = {number: _price(each.cost - now, min(sizes[number], missing)) for number, each in measured.items()}
+        least, *rest = sorted(rest, key=prices.__getitem__)
+        chosen |= _fitted(calibration, settings, least, chosen, measured[least])
+        missing, now = missing - sizes[least], judge.cost(DepthPlan(calibration.blocks, chosen))
+        half = (len(rest) + 1) // 2
+        rest = rest[: next(n for n in range(half, len(rest) + 1) if sum(sizes[each] for each in rest[:n]) >= missing)]
+    return judged(judge, DepthPlan(calibration.blocks, chosen, worth))
+
+
+def _price(cost: float, parameters: int) -> float:
+    """Of a parameter; what makes a model better comes before all that does not, and most of it first."""
+    return cost if cost <= 0 else cost / parameters
 
 
 def judged(calibration: Calibration, plan: DepthPlan) -> DepthPlan:
@@ -201,6 +233,17 @@ def measure_blocks(
         plain = costs[0] <= costs[-1]
         found[number] = Worth(costs[0] if plain else sum(costs) / 2, plain)
     return found
+
+
+def _fitted(
+    calibration: Calibration,
+    settings: DepthSettings,
+    number: int,
+    chosen: Mapping[int, tuple[Shortcut, ...]],
+    worth: Worth,
+) -> dict[int, tuple[Shortcut, ...]]:
+    """What stands in for a block behind what is left out already, as tokens will come to it."""
+    return {number: ()} if worth.plain else fit_blocks(calibration, settings, [number], chosen)
 
 
 def fit_blocks(
@@ -267,51 +310,3 @@ class _Watch:
 
     def fit(self, number: int, correction: Correction, rank: int) -> tuple[Shortcut, ...]:
         return tuple(fit_shortcut(seen, correction, rank) for seen in self._seen[number])
-
-
-# -- our generator
-
-
-class _Answered(nn.Module):
-    """A block that is answered for."""
-
-    def __init__(self, number: int, block: nn.Module, answer: Answer):
-        super().__init__()
-        self.number, self.answer = number, answer
-        self.__dict__["block"] = block  # not a part: what is left out is not stored
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.answer(self.number, (x,), lambda: (self.__dict__["block"](x),))[0]
-
-
-def answered_generator(net: TokenGenerator, answer: Answer) -> TokenGenerator:
-    """The same weights in a generator whose blocks are all answered for; the source stays as it is."""
-    made = copy.copy(net)
-    made._modules = dict(net._modules)
-    made.blocks = nn.ModuleList(_Answered(number, block, answer) for number, block in enumerate(net.blocks))
-    return made
-
-
-def prune_generator(net: TokenGenerator, plan: DepthPlan) -> TokenGenerator:
-    """The same weights in a generator without the blocks that the plan leaves out; the source stays as it is."""
-    made = answered_generator(net, plan)
-    for number in range(plan.blocks):
-        if number not in plan.shortcuts:
-            made.blocks[number] = net.blocks[number]
-    return made
-
-
-class GeneratorCalibration:
-    """A generator and tokens that it is asked for; it costs their bits, mean of a token.
-
-    inputs: tokens, what is known of them, and a guess, as `TokenGenerator.bits` takes them; what is not known is asked.
-    """
-
-    def __init__(self, net: TokenGenerator, inputs: Sequence[tuple[Tensor, Tensor, Tensor]]):
-        self.net, self.inputs, self.blocks = net, inputs, len(net.blocks)
-        self.parameters: Sequence[int] = [sum(each.numel() for each in b.parameters()) for b in net.blocks]
-
-    def cost(self, answer: Answer) -> float:
-        net = answered_generator(self.net, answer)
-        asked = [net.bits(tokens, known, guess)[~known] for tokens, known, guess in self.inputs]
-        return float(torch.cat(asked).double().mean())

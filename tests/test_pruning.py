@@ -6,42 +6,16 @@ import pytest
 import torch
 
 from tokenreel.models.block_shortcuts import CORRECTIONS, Seen, Shortcut, fit_shortcut, unexplained
-from tokenreel.models.generator import GeneratorConfig, TokenGenerator
 from tokenreel.models.pruning import (
     MEASURES,
     DepthPlan,
     DepthSettings,
-    GeneratorCalibration,
-    answered_generator,
     fit_blocks,
     judged,
+    plan_amount,
     plan_depth,
-    prune_generator,
     shortened,
 )
-from tokenreel.models.token_guess import EXTRA
-
-SMALL = GeneratorConfig(levels=(3, 3), width=16, depth=4, heads=2, widen=2, digit_width=8)
-
-
-@pytest.fixture
-def net():
-    torch.manual_seed(0)
-    made = TokenGenerator(SMALL).eval().requires_grad_(False)
-    for number, block in enumerate(made.blocks):
-        block.shares.copy_(torch.full_like(block.shares, (0.5, 0.01, 0.5, 0.2)[number]))
-    return made
-
-
-def inputs(chance, count=2):
-    """Tokens of which the last frame is asked for."""
-    found = []
-    for _ in range(count):
-        tokens = torch.randint(0, 9, (1, 3, 4, 4), generator=chance)
-        known = torch.ones_like(tokens, dtype=torch.bool)
-        known[:, -1] = False
-        found.append((tokens, known, torch.rand(1, 3, 4, 4, 2 + EXTRA, generator=chance)))
-    return found
 
 
 class Layers:
@@ -247,34 +221,38 @@ class TestChoice:
             plan_depth(layers(chance), DepthSettings(0.4, first=2, last=2))
 
 
-class TestGenerator:
-    def test_answering_as_the_blocks_do_changes_nothing(self, net, chance):
-        (given,) = inputs(chance, 1)
-        same = answered_generator(net, lambda number, streams, block: block())
-        assert torch.equal(same.bits(*given), net.bits(*given))
+class TestAmount:
+    def test_parts_that_cost_least_for_their_size_go_until_enough_is_saved(self, chance):
+        model = Layers([size * torch.eye(6) for size in (0.5, 0.01, 0.3, 0.02, 0.03)], chance)
+        model.parameters = [10, 1, 10, 20, 3]
+        plan = plan_amount(model, 5, DepthSettings(correction="none"))
+        assert plan.left_out == (3,) and plan.parameters == (20, 0)
+        assert plan_amount(model, 21, DepthSettings(correction="none")).left_out == (1, 3)
+        assert plan_amount(model, 22, DepthSettings(correction="none")).left_out == (1, 3, 4)
 
-    def test_left_out_and_put_back(self, net, chance):
-        (given,) = inputs(chance, 1)
-        weights, before = copy.deepcopy(net.state_dict()), net.bits(*given)
-        plan = DepthPlan(4, {1: (), 2: (Shortcut(shift=torch.ones(16)),)})
-        pruned = prune_generator(net, plan)
-        assert not torch.equal(pruned.bits(*given), before)
-        assert torch.equal(net.bits(*given), before)
-        assert all(torch.equal(weights[name], each) for name, each in net.state_dict().items())
-        assert pruned.blocks[0] is net.blocks[0] and not any("blocks.1." in name for name in pruned.state_dict())
+    def test_what_makes_the_model_better_goes_first(self, chance):
+        model = layers(chance, (0.3, 0.4, 0.01))
+        model.parameters = [1, 10, 100]
+        model.wanted = [model.run(DepthPlan(3, {0: ()}), each) for each in model.tokens]
+        plan = plan_amount(model, 1, DepthSettings())
+        assert plan.left_out == (0,) and plan.shortcuts[0] == () and plan.cost[2] == 0 < plan.cost[0]
 
-    def test_leaving_out_is_as_if_the_block_were_not_there(self, net, chance):
-        (given,) = inputs(chance, 1)
-        shorter = copy.deepcopy(net)
-        del shorter.blocks[2]
-        assert torch.equal(prune_generator(net, DepthPlan(4, {2: ()})).bits(*given), shorter.bits(*given))
+    def test_each_is_measured_behind_what_is_left_out(self, chance):
+        """Two blocks that undo each other: once one is out, the other is worth nothing."""
+        skew = 0.2 * torch.randn(6, 6, generator=chance)
+        turned = torch.matrix_exp(skew - skew.T)
+        undone = [turned - torch.eye(6), turned.T - torch.eye(6)]
+        model = Layers([*undone, 5 * torch.eye(6), 5 * torch.eye(6)], chance)
+        plan = plan_amount(model, 20, DepthSettings(correction="none"))
+        assert min(plan.worth.values()) > 0.1
+        assert plan.left_out == (0, 1) and plan.cost[2] < 1e-9
 
-    def test_a_plan_says_what_it_costs_in_bits(self, net, chance):
-        calibration = GeneratorCalibration(net, inputs(chance))
-        plan = plan_depth(calibration, DepthSettings(0.25, rank=4))
-        pruned = prune_generator(net, plan)
-        asked = torch.cat([pruned.bits(*each)[~each[1]] for each in calibration.inputs])
-        assert plan.left_out == (min(range(4), key=lambda number: plan.worth[number]),)
-        assert plan.cost[2] == pytest.approx(float(asked.double().mean()), abs=1e-9)
-        assert plan.cost[0] == pytest.approx(calibration.cost(DepthPlan(4, {})))
-        assert plan.parameters[0] == sum(each.numel() for each in net.blocks[plan.left_out[0]].parameters())
+    def test_shortcuts_stand_in(self, chance):
+        model = layers(chance)
+        plan = plan_amount(model, 20, DepthSettings(rank=6))
+        assert len(plan.shortcuts) == 2 and plan.cost[2] < 0.01 * plan.cost[1]
+
+    def test_nothing_and_too_much(self, chance):
+        assert plan_amount(layers(chance), 0, DepthSettings()).left_out == ()
+        with pytest.raises(ValueError, match=r"^Invalid number of parameters: 21\. At most 50% of the 40 in blocks "):
+            plan_amount(layers(chance), 21, DepthSettings(first=1))
