@@ -77,20 +77,24 @@ def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
         print(commands.shots_in_words(facts))
     elif args.command == "run":
         for result in facts["results"]:
+            if "clip" in result:
+                print(f"== {result['clip']}: {result['error'] or result['status']}")
             for node, text in result["texts"].items():
                 print(f"-- {node}", text, sep="\n")
-            print(*result["files"], sep="\n")
+            if result["files"]:
+                print(*result["files"], sep="\n")
     else:
         _show({key: value for key, value in facts.items() if value not in ("", None)})
 
 
-def _call(args: argparse.Namespace) -> None:
+def _call(args: argparse.Namespace) -> int:
     from .host import resources
 
     with resources.cancellable():
         facts = args.function(args, _note)
     _print({**facts, "peak_rss_bytes": resources.peak_memory()}, args)
     sys.stdout.flush()
+    return FAILED if facts.get("clips_failed") else DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = build_parser().parse_args(argv)
     try:
-        _call(args)
+        return _call(args)
     except (Cancelled, KeyboardInterrupt):
         _note(f"tokenreel {args.command}: interrupted; nothing unfinished was left.")
         return INTERRUPTED
@@ -111,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _note(f"tokenreel {args.command}: {_failure(error)}")
         return FAILED
-    return DONE
 
 
 def _expected(error: RuntimeError) -> bool:

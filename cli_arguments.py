@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from . import __version__, commands, model_arguments, token_commands
+from . import __version__, commands, model_arguments, token_commands, workflow_commands
 from .argument_types import AMOUNT, ANY_AMOUNT, ANY_COUNT, COUNT, SIDE
 
 Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_run(add: Add) -> None:
-    parser = add("run", commands.run, "run a workflow, here or on ComfyUI servers")
+    parser = add("run", workflow_commands.run, "run a workflow, here or on ComfyUI servers")
     parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow, as the editor saves or exports it")
     parser.add_argument(
         "--set",
@@ -30,12 +30,27 @@ def _add_run(add: Add) -> None:
         nargs="+",
         default=["standalone"],
         help="standalone: in this process (default); comfyui: the ComfyUI on this machine; or http://HOST:PORT. "
-        "With several, each one runs it and has its own folder below the output",
+        "With several, each one runs it and has its own folder below the output, or they share the clips",
     )
+    parser.add_argument(
+        "--clips",
+        metavar="PATH",
+        nargs="+",
+        help="run it on each of these videos, and on all in these folders; each has its own folder below the output, "
+        "with a report, job.json. A clip goes to whichever target is free, and to another one if it fails there",
+    )
+    parser.add_argument(
+        "--clip-input", metavar="NODE.INPUT", help="the input that takes the clip (that of the only LoadVideo)"
+    )
+    parser.add_argument("--resume", action="store_true", help="skip clips whose results are there already, and whole")
+    parser.add_argument("--tries", type=COUNT, metavar="N", help="how often a clip is tried at most (3)")
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def _add_export(add: Add) -> None:
-    parser = add("export", commands.export, "write a workflow of the editor in the API format, which scripts can use")
+    parser = add(
+        "export", workflow_commands.export, "write a workflow of the editor in the API format, which scripts can use"
+    )
     parser.add_argument("workflow", metavar="WORKFLOW.json", help="a workflow as the editor saves it")
     parser.add_argument("output", metavar="OUT.json")
     parser.add_argument(

@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .host.node_facts import FactsOf
-    from .host.runner import NodeEvent
     from .video.timeline import FrameTimeline
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # what VideoWriter writes; repeated, so that --help loads no PyAV
-COMFYUI = "http://127.0.0.1:8188"  # where a ComfyUI on this machine listens unless told otherwise
 
 Facts = dict[str, Any]
 Tell = Callable[[str], None]
@@ -238,82 +235,6 @@ def _upscaler(args: argparse.Namespace) -> tuple[Any, Any, str]:
             return upscaler, size, os.path.basename(args.model)
         wanted = (args.engine, size, clip.width, clip.height)
         return load_engine(*wanted, precision=args.precision), size, chosen_engine(*wanted)
-
-
-def run(args: argparse.Namespace, tell: Tell) -> Facts:
-    """A workflow on each target in turn."""
-    from .host.client import run_on_server
-    from .host.runner import run_workflow
-    from .host.workflow import load_workflow
-
-    started = time.monotonic()
-    check_parent(args.output)
-    nodes = _node_classes()
-    workflows = [load_workflow(args.workflow, _facts_of(target, nodes)) for target in args.on]
-    results = []
-    for target, workflow in zip(args.on, workflows, strict=True):
-        address = COMFYUI if target == "comfyui" else target
-        folder = args.output if len(args.on) == 1 else os.path.join(args.output, _folder_name(target))
-        common: dict[str, Any] = {"overrides": args.set, "input_dir": args.input, "output_dir": folder}
-        if target == "standalone":
-            result = run_workflow(workflow, nodes, **common, on_node=lambda event: _tell_node(event, tell))
-        else:
-            result = run_on_server(workflow, address, nodes, **common, on_status=tell)
-        texts = {
-            f"{node_id} {_title(workflow.get(node_id, {}))}": text for node_id, text in _once(result.texts).items()
-        }
-        results.append({"on": target, "files": [str(path) for path in result.files], "texts": texts})
-    return {"results": results, "seconds": round(time.monotonic() - started, 3)}
-
-
-def export(args: argparse.Namespace, tell: Tell) -> Facts:
-    """A workflow of the editor as an API-format workflow."""
-    from .host.workflow import load_workflow, save_workflow
-
-    target = output_file(args.output, (".json",), args.workflow)
-    workflow = load_workflow(args.workflow, _facts_of(args.on, _node_classes()))
-    save_workflow(workflow, target)
-    return {"nodes": len(workflow), "file_bytes": os.path.getsize(target)}
-
-
-def _facts_of(target: str, nodes: dict[str, Any]) -> FactsOf:
-    """What is known of nodes where a workflow is to run."""
-    from .host.builtin_nodes import BUILTIN_NODES
-    from .host.client import ComfyClient
-    from .host.node_facts import facts_of_classes, facts_of_server
-
-    if target == "standalone":
-        return facts_of_classes({**BUILTIN_NODES, **nodes})
-    return facts_of_server(ComfyClient(COMFYUI if target == "comfyui" else target).get)
-
-
-def _node_classes() -> dict[str, Any]:
-    from .nodes import NODES
-
-    return {node.GET_SCHEMA().node_id: node for node in NODES}
-
-
-def _title(node: dict[str, Any]) -> str:
-    return (node.get("_meta") or {}).get("title") or node.get("class_type", "")
-
-
-def _once(texts: dict[str, str]) -> dict[str, str]:
-    """Each text where it is said first: previews only repeat it."""
-    first: dict[str, str] = {}
-    for node_id, text in texts.items():
-        if text not in first.values():
-            first[node_id] = text
-    return first
-
-
-def _folder_name(target: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in target.partition("://")[2] or target)
-
-
-def _tell_node(event: NodeEvent, tell: Tell) -> None:
-    if event.seconds is not None:
-        how = "as before" if event.cached else f"{event.seconds:.1f} s"
-        tell(f"[{event.index + 1}/{event.total}] {event.display_name}: {how}")
 
 
 def demo(args: argparse.Namespace, tell: Tell) -> Facts:
