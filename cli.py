@@ -56,16 +56,25 @@ def _short(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _failure(error: BaseException) -> str:
+def _failure(error: BaseException, args: argparse.Namespace) -> str:
     """One line on what went wrong."""
     if isinstance(error, ModuleNotFoundError):
         return f"The module {error.name!r} is missing. Install what TokenReel needs: pip install 'tokenreel[headless]'."
     if isinstance(error, MemoryError):
-        return "Out of memory. Use smaller frames (--size) or fewer of them (--max-frames)."
+        return f"Out of memory. {_less_memory(args)}"
     if isinstance(error, OSError) and error.strerror:
         where = f" {os.fspath(error.filename)!r}" if error.filename else ""
         return f"Cannot use{where or ' a file'}: {error.strerror}. Check the path and its permissions."
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _less_memory(args: argparse.Namespace) -> str:
+    """What takes less, as far as the command has it."""
+    if hasattr(args, "max_frames"):
+        return "Use smaller frames (--size) or fewer of them (--max-frames)."
+    if args.command == "quantize":
+        return "The largest layer is held in float and few bits at once. Close other programs or use a larger machine."
+    return "Close other programs, or give it a smaller input."
 
 
 def _print(facts: dict[str, Any], args: argparse.Namespace) -> None:
@@ -113,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         if isinstance(error, RuntimeError) and not _expected(error):
             raise
-        _note(f"tokenreel {args.command}: {_failure(error)}")
+        _note(f"tokenreel {args.command}: {_failure(error, args)}")
         return FAILED
 
 

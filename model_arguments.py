@@ -73,8 +73,9 @@ def add_quantize(add: Add) -> None:
         "--format",
         choices=(*FORMATS, "mixed"),
         required=True,
-        help="int8: the most exact, fast on CPUs and on GPUs from 2018 on, needs a ComfyUI newer than 0.25; fp8: for "
-        "newer GPUs; mxfp8, nvfp4: Blackwell, nvfp4 is smallest and loses most; mixed: for each layer what it can bear",
+        help="int8: the most exact, fast on CPUs and on GPUs from 2018 on, needs a ComfyUI newer than 0.25 or our node "
+        "Load Quantized Model; fp8: for newer GPUs; mxfp8, nvfp4: Blackwell, nvfp4 is smallest and loses most; mixed: "
+        "for each layer what it can bear",
     )
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--size", type=AMOUNT, metavar="X", help="mixed: the model keeps at most that share, as 0.4")

@@ -66,7 +66,7 @@ def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
             source, Path(target), settings, accept=LayerFilter(family, kept, **ends), step=_counted(bar)
         )
     if "int8" in report.counts():
-        tell(f"note: {args.output}: int8 layers need a ComfyUI newer than 0.25; fp8 opens in older ones")
+        tell(f"note: {args.output}: int8 layers need a ComfyUI newer than 0.25 or the node Load Quantized Model")
     return {
         **_quantized(report),
         "file": args.output,

@@ -244,8 +244,9 @@ class SaveModel(io.ComfyNode):
             node_id="TokenReel_SaveModel",
             display_name="Save Model",
             category="model/efficiency",
-            description="Writes a model as safetensors, quantized layers as they are and LoRAs in the weights, such "
-            "that Load Diffusion Model opens it without this pack. Move it to models/diffusion_models.",
+            description="Writes a model as safetensors, quantized layers as they are and LoRAs in the weights. Load "
+            "Diffusion Model lists the file and opens it without this pack; where it is too old for int8, Load "
+            "Quantized Model does.",
             search_aliases=["export model", "save quantized model", "save checkpoint", "write safetensors"],
             is_output_node=True,
             inputs=[

@@ -164,9 +164,11 @@ def save_model(model: Any, path: Path, *, step: Callable[[int, int], None] = lam
     lines = [f"{size / 1e6:.1f} MB, {len(marked)} quantized layers{' of ' * bool(formats)}{', '.join(formats)}"]
     missing = [name for name in formats if name not in quantized_layers.native_formats()]
     if missing:
-        lines.append(f"Note: this ComfyUI does not load {', '.join(missing)} yet, a newer one does.")
+        unread = ", ".join(missing)
+        lines.append(f"Note: this ComfyUI does not load {unread} yet, newer ones do. Here use Load Quantized Model.")
     if any(name.endswith(".pre_quant_scale") for name in layout):
-        lines.append("Note: smoothed layers need a ComfyUI that reads pre_quant_scale; others give a wrong picture.")
+        readers = "a ComfyUI that reads pre_quant_scale, or Load Quantized Model"
+        lines.append(f"Note: smoothed layers need {readers}; others give a wrong picture.")
     if quantized_models.is_patched(model):
         lines.append("Note: patches of this MODEL are not in the file. Put their nodes behind its loader.")
     return "\n".join(lines)

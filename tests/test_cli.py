@@ -961,6 +961,20 @@ class TestMessages:
         assert code == 1
         assert re.search(text, err.removeprefix("tokenreel info: ").strip())
 
+    @pytest.mark.parametrize(
+        ("command", "text"),
+        [
+            (["encode", "a.mp4", "b.tokens"], r"smaller frames \(--size\) or fewer of them \(--max-frames\)"),
+            (["quantize", "a.safetensors", "b.safetensors", "--format", "fp8"], "The largest layer is held"),
+            (["info", "x.tokens"], "Close other programs"),
+        ],
+    )
+    def test_out_of_memory_names_what_the_command_has(self, command, text):
+        args = cli.build_parser().parse_args(command)
+        assert re.search(f"^Out of memory. .*{text}", cli._failure(MemoryError(), args))
+        options = {option for option in ("--size", "--max-frames") if option in cli._failure(MemoryError(), args)}
+        assert all(hasattr(args, option[2:].replace("-", "_")) for option in options)
+
     def test_faults_of_the_program_show_where(self, monkeypatch):
         def fail(args, tell):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
