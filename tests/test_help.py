@@ -16,6 +16,7 @@ FIGURES = json.loads((ROOT / "tests" / "data" / "help_figures.json").read_text(e
 IDS = [node.GET_SCHEMA().node_id for node in NODES]
 PARTS = {  # what begins the parts of a page that follow its first words, in their order
     "en": ("When.", "Input", "Output", "Wiring.", "Limits.", "Cost."),
+    "zh": ("何时使用。", "输入", "输出", "连接方法。", "局限。", "开销。"),
 }
 COUNTED = re.compile(r"\d[\d,]*\.\d+|\d[\d,]*(?= ?(?:%|MB|GB)\b)|\d[\d,]*(?= %)")  # a decimal, or a share or size
 
@@ -28,6 +29,10 @@ def page_of(node_id, language):
     """The text that ComfyUI shows: it asks for a page in its language first, then for the one without."""
     path = DOCS / f"{node_id}.md" if language == "en" else DOCS / node_id / f"{language}.md"
     return path.read_text(encoding="utf-8")
+
+
+def schema_of(node_id):
+    return next(node.GET_SCHEMA() for node in NODES if node.GET_SCHEMA().node_id == node_id)
 
 
 def begins(part, page):
@@ -63,6 +68,11 @@ def figure(source, factor, form):
     return format(factor * (values[0] / values[1] if len(values) == 2 else values[0]), form)
 
 
+def numbers(text):
+    """What a translation keeps: numbers in digits, code, and what the choices are called."""
+    return set(re.findall(r"`[^`]+`|(?<![\w.])\d+(?:[.,]\d+)*", text))
+
+
 class TestPages:
     @each_page
     def test_parts_are_there_in_order(self, node_id, language):
@@ -86,6 +96,21 @@ class TestPages:
             graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
             graphs = [graph, *graph.get("definitions", {}).get("subgraphs", [])]
             assert node_id in {node["type"] for part in graphs for node in part["nodes"]}, name
+
+    @each_page
+    def test_inputs_and_outputs_are_named_as_the_editor_shows_them(self, node_id, language):
+        page = page_of(node_id, language)
+        said = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[node_id]
+        assert page.startswith(f"# {said['display_name']}\n")
+        for name, socket in said["inputs"].items():
+            row = f"**{socket['name']}**" if language == "en" else f"**{socket['name']}** `{name}`"
+            assert row in page
+        assert all(f"**{socket['name']}**" in page for socket in said["outputs"].values())
+
+    @each_page
+    def test_translation_has_the_numbers_and_names_of_the_english_page(self, node_id, language):
+        names = {f"`{socket.id}`" for socket in schema_of(node_id).inputs}
+        assert numbers(page_of(node_id, language)) - names == numbers(page_of(node_id, "en")) - names
 
     def test_every_node_has_its_list_of_figures(self):
         assert list(FIGURES) == IDS
