@@ -1,6 +1,6 @@
-"""A headless Chromium for the tests of the editor: a page of it, clicked and read as a person would, by its own protocol.
+"""A headless Chromium for the tests of the editor: one page, clicked and read as a person would.
 
-The protocol (https://chromedevtools.github.io/devtools-protocol/) goes through a pair of pipes, so nothing but Python's
+Its protocol (https://chromedevtools.github.io/devtools-protocol/) goes through a pair of pipes, so nothing but Python's
 own modules is needed. Chromium is $CHROMIUM, or the first of NAMES on the PATH. Tests that use this are skipped where
 there is none, unless $REQUIRE_COMFYUI is set: then they fail.
 """
@@ -122,6 +122,19 @@ class Page:
             seconds,
         )
         self.click_at(*box)
+
+    def double_click_at(self, x: float, y: float) -> None:
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    def type(self, text: str) -> None:
+        """Into whatever has the keyboard."""
+        self.send("Input.insertText", text=text)
+
+    def enter(self) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
 
     def picture(self, path: Path, quality: int = 80) -> None:
         """What the page shows, as a JPEG."""

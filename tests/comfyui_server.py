@@ -47,6 +47,12 @@ class Server:
     client: ComfyClient
     base: Path
     log: Path
+    process_id: int
+
+    def worked(self) -> float:
+        """Seconds that its processors have worked so far; Linux only."""
+        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def input(self) -> Path:
@@ -86,7 +92,7 @@ def comfyui_server(
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(process, ComfyClient(url), log)
-            yield Server(url, ComfyClient(url), base, log)
+            yield Server(url, ComfyClient(url), base, log, process.pid)
         finally:
             process.terminate()
             try:
