@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tokenreel
-from tokenreel import cli, commands, model_arguments, token_commands
+from tokenreel import cli, model_arguments, token_commands, workflow_commands
 from tokenreel.host import resources
 from tokenreel.models.quantized_files import read_layers
 from tokenreel.video.writer import VideoWriter
@@ -749,8 +749,40 @@ class TestRun:
         refused("run", path, "--output", tmp_path / "out", names=["(UNETLoader)", "--on"])
         assert not target.exists()
 
+    def test_runs_on_clips(self, run, facts, workflow, clip, tmp_path):
+        """Each in its folder with a report; one that fails is said, and the others are skipped the next time."""
+        clips = tmp_path / "clips"
+        clips.mkdir()
+        for name in ("one.mp4", "two.mp4"):
+            (clips / name).write_bytes(clip.read_bytes())
+        (clips / "bad.mp4").write_text("no video")
+        given = ("run", workflow, "--input", tmp_path / "in", "--output", tmp_path / "out", "--clips", clips)
+        code, out, err = run(*given, "--json")
+        found = json.loads(out)
+        assert code == 1 and (found["clips_done"], found["clips_skipped"], found["clips_failed"]) == (2, 0, 1)
+        assert [(result["clip"], result["status"]) for result in found["results"]] == [
+            ("bad", "failed"), ("one", "done"), ("two", "done")
+        ]  # fmt: skip
+        bad, one, _ = found["results"]
+        assert one["files"] == [str(tmp_path / "out" / "one" / "t" / "run_00001_.tokens")]
+        assert facts("info", one["files"][0])["height"] == 16
+        assert re.match(r"node \d \(\w+\): .*bad\.mp4", bad["error"])
+        assert json.loads((tmp_path / "out" / "bad" / "job.json").read_text())["attempts"][0]["error"] == bad["error"]
+        assert "1 of 3 clips failed: bad. The job.json of each says why." in err
+        (clips / "bad.mp4").unlink()
+        code, out, err = run(*given, "--resume")
+        assert code == 0 and "2 of 2 clips are done already" in err
+        assert "== one: skipped\n-- 4 TokenReel_SaveTokens\nt/run_00001_.tokens\n" in out
+        assert f"\n{one['files'][0]}\n== two: skipped\n" in out
+
+    def test_options_of_clips_need_clips(self, workflow, capsys):
+        for option in (["--resume"], ["--clip-input", "1.file"], ["--tries", "2"]):
+            with pytest.raises(SystemExit) as left:
+                cli.main(["run", str(workflow), *option])
+            assert left.value.code == 2 and "are for --clips" in capsys.readouterr().err
+
     def test_folder_name_of_a_server(self):
-        assert commands._folder_name("http://127.0.0.1:8188") == "127_0_0_1_8188"
+        assert workflow_commands._folder_name("http://127.0.0.1:8188") == "127_0_0_1_8188"
 
 
 class TestRefused:

@@ -1,111 +1,227 @@
-"""Clips: the same sizes and times whether frames come from a file, from a part of one, or from images."""
+"""Which clips are found, what they are called, where a workflow takes them in, and when their results are whole."""
 
-from fractions import Fraction
+import json
+import os
 
-import numpy as np
 import pytest
-import torch
 
-from tokenreel.video import clips
-from tokenreel.video.clips import CHUNK, ImageClip, VideoClip
-from tokenreel.video.frames import uint8_to_image
-from tokenreel.video.writer import VideoWriter
+from tokenreel.host import clip_reports
+from tokenreel.host.clip_reports import (
+    DONE,
+    Attempt,
+    ClipReport,
+    file_digest,
+    keep_results,
+    read_whole,
+    renumbered,
+    work_digest,
+    write_report,
+)
+from tokenreel.host.clips import Clip, clip_input, find_clips, with_clip
+from tokenreel.host.runner import RunResult
+from tokenreel.host.workflow import WorkflowError
 
-FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def frames():
-    rng = np.random.default_rng(5)
-    return rng.integers(0, 256, (FRAMES, 36, 52, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def file(frames, tmp_path_factory):
-    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    with VideoWriter(path, width=52, height=36, frame_rate=Fraction(12), lossless=True) as writer:
-        writer.write(frames)
-    return path
-
-
-def read(clip):
-    return np.concatenate([chunk.frames for chunk in clip.chunks()])
+WORKFLOW = {
+    "1": {"class_type": "LoadVideo", "inputs": {"file": "a.mp4"}, "_meta": {"title": "Clip"}},
+    "2": {"class_type": "Work", "inputs": {"video": ["1", 0], "mask": "mask.png", "size": 8}},
+}
 
 
-def test_file_and_images_give_the_same(file, frames):
-    images = ImageClip(uint8_to_image(frames), Fraction(12))
-    with VideoClip(file) as video:
-        assert (read(video) == read(images)).all()
-        assert (video.width, video.height, video.duration) == (images.width, images.height, images.duration)
-        assert video.length == images.length == FRAMES
-        starts = [[float(pts * clip.time_base) for pts in clip.pts] for clip in (video, images)]
-        assert starts[0] == pytest.approx(starts[1])
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.mp4", "a.mov", "deep/a.mp4", "deep/c.webm", ".hidden.mp4", ".dir/x.mp4", "notes.txt", "t.tokens"):
+        path = tmp_path / "clips" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "clips"
 
 
-@pytest.mark.parametrize(("size", "crop"), [(18, False), (18, True), (None, True), (72, False)])
-def test_file_and_images_are_sized_alike(file, frames, size, crop):
-    images = ImageClip(uint8_to_image(frames), Fraction(12), size=size, crop=crop)
-    with VideoClip(file, size=size, crop=crop) as video:
-        one, two = read(video), read(images)
-    assert (one == two).all()
-    side = size or 36
-    assert one.shape[1:3] == ((side, side) if crop else (side, round(52 * side / 36)))
-    assert (images.height, images.width) == one.shape[1:3]
+def found(given, output="out"):
+    return {clip.name: clip.path for clip in find_clips(list(map(str, given)), output)}
 
 
-def test_images_come_in_chunks_and_lose_alpha(frames):
-    images = torch.cat([uint8_to_image(frames), torch.zeros(FRAMES, 36, 52, 1)], -1)
-    chunks = list(ImageClip(images, Fraction(30)).chunks())
-    assert [len(chunk.pts) for chunk in chunks] == [CHUNK, FRAMES - CHUNK]
-    assert (np.concatenate([chunk.frames for chunk in chunks]) == frames).all()
+class TestFinding:
+    def test_videos_of_a_folder_and_of_those_in_it(self, folder):
+        expected = {"a": "a.mov", "b": "b.mp4", "deep/a": "deep/a.mp4", "deep/c": "deep/c.webm"}
+        assert found([folder]) == {name: str(folder / file) for name, file in expected.items()}
+
+    def test_files_are_taken_as_they_are_and_once(self, folder, monkeypatch):
+        monkeypatch.chdir(folder)
+        assert found(["t.tokens", "b.mp4", "./b.mp4", folder / "b.mp4", "."]) == {
+            "t": str(folder / "t.tokens"), **found([folder])
+        }  # fmt: skip
+
+    def test_alike_but_for_the_suffix(self, folder):
+        (folder / "A.mp4").write_bytes(b"")
+        assert {"a.mov", "A.mp4", "b"} <= set(found([folder]))
+
+    def test_two_of_one_name(self, folder):
+        with pytest.raises(ValueError, match=r"Two clips are called 'b.mp4': .*/b.mp4 and .*/deep/b.mp4"):
+            (folder / "deep" / "b.mp4").write_bytes(b"")
+            found([folder / "b.mp4", folder / "deep" / "b.mp4"])
+
+    def test_results_are_no_clips(self, folder):
+        assert set(found([folder], folder / "deep")) == {"a", "b"}
+        (folder / "link").symlink_to(folder / "deep", target_is_directory=True)
+        assert set(found([folder], folder / "deep")) == {"a", "b"}
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(ValueError, match=r"No clip or folder .*none\.mp4"):
+            found([tmp_path / "none.mp4"])
+        with pytest.raises(ValueError, match="No videos in"):
+            found([tmp_path])
 
 
-def test_a_part_begins_at_time_zero(file, frames):
-    with VideoClip(file, start=Fraction(1, 4), duration=Fraction(1, 2)) as clip:
-        assert (read(clip) == frames[3:9]).all()
-        assert clip.pts[0] == 0 and clip.duration == Fraction(1, 2)
-        assert clip.origin == Fraction(1, 4)
-        assert clip.length == 6
+class TestInput:
+    def test_the_only_loader(self):
+        assert clip_input(WORKFLOW) == ("1", "file")
+
+    @pytest.mark.parametrize("chosen", ["2.mask", "Work.mask"])
+    def test_a_chosen_one(self, chosen):
+        assert clip_input(WORKFLOW, chosen) == ("2", "mask")
+
+    @pytest.mark.parametrize(
+        ("workflow", "chosen", "text"),
+        [
+            ({**WORKFLOW, "3": WORKFLOW["1"]}, None, r"nodes 1, 3 are LoadVideos\. .*--clip-input"),
+            ({"2": WORKFLOW["2"]}, None, r"it has no LoadVideo\. .*--clip-input"),
+            (WORKFLOW, "file", r"invalid clip input 'file'\. Write NODE\.INPUT"),
+            (WORKFLOW, "9.file", "no single node '9'"),
+            (WORKFLOW, "2.file", r"node 2 has no input 'file' that names a file\. Its inputs of text: mask"),
+            (WORKFLOW, "2.video", r"no input 'video' that names a file"),
+        ],
+    )
+    def test_refused(self, workflow, chosen, text):
+        with pytest.raises(WorkflowError, match=text):
+            clip_input(workflow, chosen)
+
+    def test_the_clip_is_put_in(self):
+        changed, inputs = with_clip(WORKFLOW, ("1", "file"), Clip("/far/b.mp4", "b"))
+        assert changed["1"]["inputs"] == {"file": "b.mp4"} and inputs == {"b.mp4": "/far/b.mp4"}
+        assert WORKFLOW["1"]["inputs"] == {"file": "a.mp4"} and changed["2"] == WORKFLOW["2"]
+
+    def test_another_file_of_that_name_stays_what_it_is(self):
+        changed, inputs = with_clip(WORKFLOW, ("1", "file"), Clip("/far/mask.png", "mask"))
+        assert changed["1"]["inputs"]["file"] == "clip mask.png" and inputs == {"clip mask.png": "/far/mask.png"}
+        assert changed["2"]["inputs"]["mask"] == "mask.png"
 
 
-def test_the_whole_keeps_its_start(frames, tmp_path):
-    path = tmp_path / "late.mp4"
-    with VideoWriter(path, width=52, height=36, frame_rate=Fraction(12), lossless=True) as writer:
-        writer.write(frames[:2], [6, 7])
-    with VideoClip(path) as clip:
-        read(clip)
-        assert clip.pts[0] * clip.time_base == Fraction(1, 2) and clip.origin == 0
-    with VideoClip(path, start=Fraction(1, 12)) as clip:
-        assert len(read(clip)) == 1
-        assert clip.pts == [0] and clip.origin == Fraction(7, 12)
+def test_numbers_begin_with_1():
+    names = ["v/x_00007_.mp4", "v/x_00012_.mp4", "x_00009_.mp4", "v/x_00003_.png", "x_1.mp4", "plain.json"]
+    new = ["v/x_00001_.mp4", "v/x_00002_.mp4", "x_00001_.mp4", "v/x_00001_.png", "x_1.mp4", "plain.json"]
+    assert renumbered(names) == dict(zip(names, new, strict=True))
 
 
-def test_max_frames(file, frames):
-    with VideoClip(file, max_frames=5) as clip:
-        assert (read(clip) == frames[:5]).all()
-        assert clip.length == 5 and clip.duration == Fraction(5, 12)
+class TestWork:
+    def digest(self, folder, **changes):
+        node = {**WORKFLOW["2"], "inputs": {**WORKFLOW["2"]["inputs"], **changes}}
+        return work_digest({**WORKFLOW, "2": node}, ("1", "file"), folder)
+
+    def test_other_values_and_other_files_are_other_work(self, tmp_path):
+        first = self.digest(tmp_path)
+        (tmp_path / "mask.png").write_bytes(b"one")
+        digests = [first, self.digest(tmp_path), self.digest(tmp_path, size=9)]
+        (tmp_path / "mask.png").write_bytes(b"two")
+        digests.append(self.digest(tmp_path))
+        assert len(set(digests)) == 4
+
+    def test_titles_and_the_clip_are_not(self, tmp_path):
+        other = {"1": {"class_type": "LoadVideo", "inputs": {"file": "z.mp4"}}, "2": WORKFLOW["2"]}
+        assert work_digest(other, ("1", "file"), tmp_path) == work_digest(WORKFLOW, ("1", "file"), tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (4, 4, 3), (1, 4, 4, 1)])
-def test_wrong_images(shape):
-    with pytest.raises(ValueError, match=r"Invalid images .*at least one frame"):
-        ImageClip(torch.zeros(shape), Fraction(24))
+class TestReports:
+    @pytest.fixture
+    def kept(self, tmp_path):
+        """A run with two numbered files and a text that names one, kept in the folder `clip`."""
+        staged = tmp_path / "staged"
+        (staged / "v").mkdir(parents=True)
+        for number in (3, 2):
+            (staged / "v" / f"x_{number:05}_.mp4").write_bytes(b"film %d" % number)
+        result = RunResult(ui={"5": {"text": ["x_00002_.mp4 and x_00003_.mp4, 14 bytes"]}})
+        result.files = [staged / "v" / "x_00003_.mp4", staged / "v" / "x_00002_.mp4"]
+        report = ClipReport("c", "c.mp4", "aa", "bb", attempts=[Attempt("here", 1.5)])
+        keep_results(result, str(staged), str(tmp_path / "clip"), report)
+        return tmp_path / "clip"
 
+    wanted = ClipReport("c", "c.mp4", "aa", "bb")
 
-def test_wrong_frame_rate():
-    with pytest.raises(ValueError, match=r"Invalid frame rate \(0\)"):
-        ImageClip(torch.zeros(1, 4, 4, 3), Fraction(0))
+    def test_what_is_kept(self, kept):
+        assert (kept / "v" / "x_00001_.mp4").read_bytes() == b"film 2"
+        saved = json.loads((kept / "job.json").read_text())
+        assert [entry["name"] for entry in saved["files"]] == ["v/x_00002_.mp4", "v/x_00001_.mp4"]
+        assert saved["files"][0]["sha256"] == file_digest(kept / "v" / "x_00002_.mp4")
+        assert saved["texts"] == {"5": "x_00001_.mp4 and x_00002_.mp4, 14 bytes"}
+        assert (saved["status"], saved["attempts"]) == ("done", [{"on": "here", "seconds": 1.5, "error": ""}])
 
+    def test_is_found_again(self, kept):
+        report = read_whole(kept, self.wanted)
+        assert report.skipped and report.status == DONE and len(report.files) == 2
+        assert report.attempts == [Attempt("here", 1.5)]
 
-def test_a_refused_size_leaves_the_file_closed(file, monkeypatch):
-    closed = []
-    monkeypatch.setattr(clips.VideoReader, "close", lambda self: closed.append(self))
-    with pytest.raises(ValueError, match="Invalid short side 1"):
-        VideoClip(file, size=1)
-    assert len(closed) == 1
+    @pytest.mark.parametrize("change", [{"source_sha256": "xx"}, {"work_sha256": "xx"}, {"clip": "d"}])
+    def test_other_clips_and_other_work_are_not(self, kept, change):
+        assert read_whole(kept, ClipReport(**{**vars(self.wanted), **change})) is None
 
+    @pytest.mark.parametrize("damage", ["gone", "shorter", "changed"])
+    def test_damaged_files_are_noticed(self, kept, damage):
+        path = kept / "v" / "x_00001_.mp4"
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"film" if damage == "shorter" else b"film 9")
+        assert read_whole(kept, self.wanted) is None
 
-@pytest.mark.parametrize("count", [0, -3])
-def test_at_least_one_frame_is_asked_for(file, count):
-    with pytest.raises(ValueError, match=rf"Invalid max_frames \({count}\). Supported are 1 frame and more"):
-        VideoClip(file, max_frames=count)
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"format": "x"},
+            {"version": 2},
+            {"status": "failed"},
+            {"files": 3},
+            {"files": [{}]},
+            {"attempts": [{"x": 1}]},
+        ],
+    )
+    def test_other_reports_are_not_trusted(self, kept, change):
+        saved = json.loads((kept / "job.json").read_text())
+        (kept / "job.json").write_text(json.dumps({**saved, **change}))
+        assert read_whole(kept, self.wanted) is None
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "tokenreel clip job"}'])
+    def test_what_is_no_report(self, tmp_path, text):
+        (tmp_path / "job.json").write_text(text)
+        assert read_whole(tmp_path, self.wanted) is None
+
+    def test_a_report_cannot_name_files_elsewhere(self, kept):
+        saved = json.loads((kept / "job.json").read_text())
+        (kept.parent / "x").write_bytes(b"x")
+        entry = {"name": "../x", "bytes": 1, "sha256": file_digest(kept.parent / "x")}
+        (kept / "job.json").write_text(json.dumps({**saved, "files": [entry]}))
+        assert read_whole(kept, self.wanted) is None
+
+    def test_an_interrupted_move_is_not_done(self, kept, tmp_path, monkeypatch):
+        """Neither by the old report nor by a new one."""
+        staged = tmp_path / "again"
+        staged.mkdir()
+        for name in ("a", "b"):
+            (staged / name).write_bytes(b"new")
+        result = RunResult(files=[staged / "a", staged / "b"])
+        moves = []
+
+        def replace(source, target):
+            moves.append(source)
+            if len(moves) == 2:
+                raise OSError("no room")
+            os.rename(source, target)
+
+        monkeypatch.setattr(clip_reports.os, "replace", replace)
+        with pytest.raises(OSError, match="no room"):
+            keep_results(result, str(staged), str(kept), ClipReport("c", "c.mp4", "aa", "bb"))
+        assert read_whole(kept, self.wanted) is None
+
+    def test_a_failed_job_says_why(self, tmp_path):
+        report = ClipReport("c", "c.mp4", "aa", "bb", attempts=[Attempt("a", 1, "no"), Attempt("b", 2, "never")])
+        write_report(tmp_path, report)
+        assert report.error == "never"
+        assert read_whole(tmp_path, self.wanted) is None
