@@ -20,6 +20,7 @@ _VIRTUAL = _NOTES | {_REROUTE, _PRIMITIVE}  # they live in the editor only
 _OWN_CHOICES = "CustomCombo"  # its choices are written at the node, and no server lists them
 _MUTED, _BYPASSED = 2, 4  # modes of a node
 _INPUTS, _OUTPUTS = "-10", "-20"  # the two ends of a subgraph, as links name them
+_EXPORT = "Or export the workflow in the editor with Workflow > Export (API)."
 _DEEPEST = 32  # subgraphs within each other
 
 
@@ -159,7 +160,13 @@ class _Conversion:
 
     def _converted(self, level: Level, node: EditorNode) -> dict[str, Any]:
         facts = self._facts(level, node)
-        inputs = {name: _no_link(value) for name, value in _widget_values(node, facts).items()}
+        values = _widget_values(node, facts)
+        for widget in facts.widgets:
+            value = values.get(widget.name)
+            if widget.is_number and isinstance(value, str) and not _is_number(value):
+                message = f"{value!r} is saved for a number: the widgets of this node are not all listed. {_EXPORT}"
+                raise _problem(level, node, "invalid_input_type", message, widget.name)
+        inputs = {name: _no_link(value) for name, value in values.items()}
         for number, slot in enumerate(node.inputs):
             found = self._source(level, node, number, slot.kind, set())
             if found is not None:
@@ -177,7 +184,7 @@ class _Conversion:
         if node.class_type in self.group_nodes:
             hint = "It is a group node: convert it to a subgraph in the editor."
         else:
-            hint = "Use a ComfyUI that has it (--on), or export it in the editor with Workflow > Export (API)."
+            hint = f"Use a ComfyUI that has it (--on). {_EXPORT}"
         message = f"what its widgets are called is not known here. {hint}"
         raise _problem(level, node, "missing_node_type", message)
 
@@ -274,6 +281,14 @@ def _named(widgets: tuple[Widget, ...], saved: Iterator[Any]) -> Iterator[tuple[
             yield widget.name, value
         if widget.more and isinstance(value, str):
             yield from _named(widget.more.get(value, ()), saved)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _no_link(value: Any) -> Any:

@@ -29,6 +29,7 @@ class Widget:
     default: Any = None
     more: Mapping[str, tuple[Widget, ...]] = field(default_factory=dict)  # widgets after it, by what is chosen
     saved: bool = True  # whether files have it
+    is_number: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _widget(name: str, kind: str, options: dict[str, Any]) -> Widget:
     if kind == _COMPARED:
         return Widget(name, ["", ""], saved=False)
     choices = options.get("options") or [None]
-    return Widget(name, options.get("default", choices[0] if kind == "COMBO" else _TYPED.get(kind)))
+    default = options.get("default", choices[0] if kind == "COMBO" else _TYPED.get(kind))
+    return Widget(name, default, is_number=kind in ("INT", "FLOAT"))
 
 
 def _inner(name: str, inputs: dict[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -267,6 +267,14 @@ class TestRefused:
         with pytest.raises(WorkflowError, match=r"^node 3 \(SetNode\): what its widgets are called is not known.*--on"):
             converted([source(), node(3, "SetNode")])
 
+    def test_values_that_are_not_in_the_order_of_the_widgets(self):
+        """A viewer of the editor has widgets of its own between the others."""
+        facts = {"Load3D": NodeFacts("Load 3D", (Widget("file"), Widget("width", 1024, is_number=True)))}
+        match = r"^node 1 \(Load3D\), input width: 'upload' is saved for a number: .*Export \(API\)"
+        with pytest.raises(WorkflowError, match=match):
+            to_api(graph([node(1, "Load3D", values=["a.glb", "upload", 512])]), facts.get)
+        assert to_api(graph([node(1, "Load3D", values=["a.glb", "512"])]), facts.get)["1"]["inputs"]["width"] == "512"
+
     def test_a_group_node(self):
         with pytest.raises(WorkflowError, match=r"It is a group node: convert it to a subgraph"):
             converted([node(3, "workflow>mine")], extra={"groupNodes": {"mine": {}}})
@@ -318,7 +326,7 @@ class TestFacts:
         assert facts_of("Gone") is None
         facts = facts_of("CreateVideo")
         assert facts.display_name == "Create Video"
-        assert facts.widgets == (Widget("fps", 30.0), Widget("bit_depth", 8))
+        assert facts.widgets == (Widget("fps", 30.0, is_number=True), Widget("bit_depth", 8, is_number=True))
 
     def test_of_a_server(self):
         """What is a widget, what has none, and what the editor puts between them."""
@@ -356,20 +364,20 @@ class TestFacts:
         assert facts_of("Gone") is None and facts_of("A B") is facts_of("A B") and len(asked) == 2
         assert facts_of("A B").display_name == "A Node"
         assert facts_of("A B").widgets == (
-            Widget("seed", 3),
+            Widget("seed", 3, is_number=True),
             Widget(""),
             Widget("on", True),
             Widget("text", ""),
-            Widget("fixed_seed", 0),
+            Widget("fixed_seed", 0, is_number=True),
             Widget(""),
-            Widget("noise_seed", 0),
+            Widget("noise_seed", 0, is_number=True),
             Widget("old", "x"),
             Widget("new", "p"),
             Widget(""),
             Widget(""),
             Widget("view", ["", ""], saved=False),
-            Widget("either", 0.5),
-            Widget("how", "a", {"a": (Widget("how.n", 0),)}),
+            Widget("either", 0.5, is_number=True),
+            Widget("how", "a", {"a": (Widget("how.n", 0, is_number=True),)}),
         )
 
 
