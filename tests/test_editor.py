@@ -146,7 +146,10 @@ class TestCancel:
         result = editor.server.output / saved["subfolder"] / saved["filename"]
         with VideoReader(editor.server.input / REEL) as source, VideoReader(result) as large:
             assert (large.info.width, large.info.height) == (2 * source.info.width, 2 * source.info.height)
-            assert [chunk.pts for chunk in large.chunks()] == [chunk.pts for chunk in source.chunks()]
+            times, wished = (
+                [pts * each.info.time_base for chunk in each.chunks() for pts in chunk.pts] for each in (large, source)
+            )
+            assert times == wished
 
 
 class TestBlueprints:
