@@ -171,6 +171,8 @@ class ComfyClient:
                     raise
                 ended, state = None, said
             if ended is not None:
+                if connected and not over:
+                    _listen(listener, lines, _POLL)  # what it has told since the last look
                 return _finished(ended, workflow or {}, self.url)
             misses = 0 if state else misses + 1
             if misses >= _MISSES:

@@ -171,6 +171,14 @@ def test_tells_what_the_server_does(fake, monkeypatch):
     assert sum(path.startswith("/history") for path, _ in fake.requests) == 2
 
 
+def test_tells_all_also_when_the_end_is_seen_first(fake):
+    fake.events = [event("executing", node="2"), event("executing", node="3"), event("execution_success")]
+    fake.answers["/history/p"] = done()
+    said = []
+    run_on_server(NAMED, fake.url, {}, on_status=said.append)
+    assert [line.partition(":")[0] for line in said] == ["[1/3] The long work", "[2/3] Save"]
+
+
 def test_a_socket_that_breaks_is_said_and_the_job_goes_on(fake):
     fake.events, fake.hangs_up = [event("executing", node="2")], True
     fake.answers["/history/p"] = [(200, {}), (200, {}), done({"3": {"text": ["ok"]}})]
