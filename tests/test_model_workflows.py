@@ -7,21 +7,33 @@ import urllib.request
 import pytest
 import torch
 from comfyui_server import comfyui_server, needs_comfyui, run_in_comfyui
-from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_WAN
+from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_MODELS
 from safetensors.torch import load_file
 from shipped_workflows import KNOWN, NAMES, NOTES, needs_model, opened, to_api_format
 
 from tokenreel.host.workflow import apply_overrides
 from tokenreel.video.reader import VideoReader
 
-WAN, QUANTIZED = "07_wan_video_for_less", "09_quantize_and_save_a_model"
-MODEL_FILES = {WAN: 3, QUANTIZED: 2}
+WAN, LTX, QUANTIZED = "07_wan_video_for_less", "08_ltx_video_for_less", "09_quantize_and_save_a_model"
+REPOSITORIES = {
+    "ltx-video-2b-v0.9.5.safetensors": "Lightricks/LTX-Video/resolve/main",
+    "t5xxl_fp8_e4m3fn_scaled.safetensors": "comfyanonymous/flux_text_encoders/resolve/main",
+}
+MODEL_FILES = {WAN: 3, LTX: 2, QUANTIZED: 2}
 SMALL = {  # a few small frames: the same path through the workflow, quickly
     WAN: [
         *("1.width=252", "1.height=190", "1.seconds=0.7", "1.least_short_side=95", "12.steps=4"),
         *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "21.steps=3"),
     ],
+    LTX: [
+        *("1.width=380", "1.height=286", "1.seconds=0.65", "1.least_short_side=190", "13.steps=4"),
+        *("9.min_tokens=0", "9.density=0.1", "10.min_tokens=0", "10.threshold=-1", "24.steps=3"),
+    ],
     QUANTIZED: ["10.width=128", "10.height=96", "10.length=13", "11.steps=2"],
+}
+FOR_LESS = {  # what the plan says; size, rate and frames of the video; layers in int8; tokens that the probe saw
+    WAN: ("Make 128 x 96, 13 frames at 16 a second", (252, 190, 32, 26), 60, "192 tokens of video (4 x 6 x 8)"),
+    LTX: ("Make 256 x 192, 17 frames at 25 a second", (380, 286, 50, 34), 60, "144 tokens of video (3 x 6 x 8)"),
 }
 each_with_model = pytest.mark.parametrize("name", [name for name in NAMES if needs_model(name)])
 
@@ -37,8 +49,9 @@ class TestModelFiles:
             files = [value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")]
             assert [model["name"] for model in node["properties"].get("models", [])] == files
             for model in node["properties"].get("models", []):
-                assert model["url"].startswith("https://huggingface.co/Comfy-Org/")
-                assert model["url"].endswith(f"/split_files/{model['directory']}/{model['name']}")
+                split = f"Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/{model['directory']}"
+                repository = REPOSITORIES.get(model["name"], split)
+                assert model["url"] == f"https://huggingface.co/{repository}/{model['name']}"
                 assert f"({model['url']}) into `models/{model['directory']}`" in notes
                 found += 1
         assert found == MODEL_FILES[name]
@@ -52,7 +65,7 @@ class TestComfyUI:
     @classmethod
     def server(cls, tmp_path_factory):
         base = tmp_path_factory.mktemp("comfyui")
-        run_in_comfyui(SAVE_RANDOM_WAN, str(base / "models"))
+        run_in_comfyui(SAVE_RANDOM_MODELS, str(base / "models"))
         with comfyui_server(base, packs={"random_text": RANDOM_TEXT}) as running:
             yield running
 
@@ -64,21 +77,27 @@ class TestComfyUI:
                 node["class_type"] = "LoadRandomText"
         return workflow, server.client.wait(server.client.submit(workflow), lambda event: None)
 
-    def test_wan_for_less(self, server):
-        """The video is as planned: its size, its rate, its frames."""
+    @pytest.mark.parametrize("name", FOR_LESS)
+    def test_video_for_less(self, server, name):
+        """The video is as planned: its size, its rate, its frames. The model was made cheaper on all three ways."""
         start = len(server.log.read_text(errors="replace"))
-        workflow, outputs = self.run_with_models(server, WAN)
-        assert "Make 128 x 96, 13 frames at 16 a second" in outputs["1"]["text"][0]
-        saved = next(outputs[id]["images"][0] for id, node in workflow.items() if node["class_type"] == "SaveVideo")
+        workflow, outputs = self.run_with_models(server, name)
+        made, finished, layers, probed = FOR_LESS[name]
+        assert made in outputs["1"]["text"][0]
+        nodes = {node["class_type"]: node_id for node_id, node in workflow.items()}
+        (saved,) = outputs[nodes["SaveVideo"]]["images"]
         with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
-            assert (video.info.width, video.info.height, video.info.frame_rate) == (252, 190, 32)
             frames = [chunk.frames for chunk in video.chunks()]
-        assert sum(map(len, frames)) == 26 and frames[0].std() > 1
-        assert outputs["21"]["text"] == outputs["23"]["text"]  # Probe Fidelity, which is muted until it is wished
-        assert outputs["21"]["text"][0].startswith("3 steps, 192 tokens of video (4 x 6 x 8)\n")
+            assert (video.info.width, video.info.height, video.info.frame_rate, sum(map(len, frames))) == finished
+        assert frames[0].std() > 1
+        assert f"Linear layers: {layers} in int8\n" in outputs[nodes["TokenReel_QuantizeModel"]]["text"][0]
+        (fidelity,) = outputs[nodes["TokenReel_ProbeFidelity"]]["text"]  # muted until it is wished
+        assert fidelity.startswith(f"3 steps, {probed}\n")
+        shown = [outputs[node_id]["text"] for node_id, node in workflow.items() if node["class_type"] == "PreviewAny"]
+        assert [fidelity] in shown and outputs[nodes["TokenReel_QuantizeModel"]]["text"] in shown
         log = server.log.read_text(errors="replace")[start:]
         for patch in ("Efficient Attention", "Merge Redundant Tokens"):
-            assert int(re.search(patch + r": (\d+) of \d+ calls patched", log)[1]) > 0
+            assert max(map(int, re.findall(patch + r": (\d+) of \d+ calls patched", log))) > 0
 
     def test_quantized_and_saved(self, server):
         """What is saved opens in ComfyUI's own loader, and samples as the quantized model did."""
@@ -115,7 +134,8 @@ class TestComfyUI:
             kinds = {name: "COMBO" if isinstance(kind[0], list) else kind[0] for name, kind in kinds.items()}
             assert [(socket.id, socket.get_io_type()) for socket in schema.inputs] == [(n, kinds[n]) for n in names]
             assert [output.get_io_type() for output in schema.outputs] == there["output"]
-            assert schema.display_name == there["display_name"]
-        for name, file in (("UNETLoader", "unet_name"), ("VAELoader", "vae_name")):
+            assert schema.display_name == (there["display_name"] or node_id)
+        files = {"UNETLoader": "unet_name", "VAELoader": "vae_name", "CheckpointLoaderSimple": "ckpt_name"}
+        for name, file in files.items():
             (ours,) = next(socket for socket in CORE_NODES[name].GET_SCHEMA().inputs if socket.id == file).options
             assert ours in listed[name]["input"]["required"][file][0]
