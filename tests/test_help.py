@@ -16,6 +16,7 @@ FIGURES = json.loads((ROOT / "tests" / "data" / "help_figures.json").read_text(e
 IDS = [node.GET_SCHEMA().node_id for node in NODES]
 PARTS = {  # what begins the parts of a page that follow its first words, in their order
     "en": ("When.", "Input", "Output", "Wiring.", "Limits.", "Cost."),
+    "ja": ("使う場面。", "入力", "出力", "つなぎ方。", "制限。", "コスト。"),
     "zh": ("何时使用。", "输入", "输出", "连接方法。", "局限。", "开销。"),
 }
 COUNTED = re.compile(r"\d[\d,]*\.\d+|\d[\d,]*(?= ?(?:%|MB|GB)\b)|\d[\d,]*(?= %)")  # a decimal, or a share or size

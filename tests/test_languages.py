@@ -2,9 +2,11 @@
 
 import json
 import re
+import urllib.request
 from pathlib import Path
 
 import pytest
+from comfyui_server import comfyui_server, needs_comfyui
 
 import tokenreel
 from tokenreel.nodes import NODES, texts
@@ -143,3 +145,37 @@ class TestTranslations:
 def test_no_text_is_taken_for_a_template(language):
     for path, text in flatten(read(language)).items():
         assert path[-1] == "tooltip" or not MEANT_BY_THE_EDITOR & set(text), path
+
+
+@needs_comfyui
+@pytest.mark.slow
+@pytest.mark.comfyui
+class TestComfyui:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory):
+        with comfyui_server(tmp_path_factory.mktemp("comfyui")) as running:
+            yield running
+
+    def test_gives_the_editor_our_texts(self, server):
+        given = server.client.get("/i18n")
+        for language in ("en", *LANGUAGES):
+            assert given[language]["nodeDefs"] == read(language)
+        for language in LANGUAGES:
+            assert {**given[language], "nodeDefs": None} == {**read(language, "main"), "nodeDefs": None}
+
+    def test_names_nodes_and_sockets_as_the_texts_do(self, server):
+        """What the editor looks texts up by: ids of nodes and inputs, and the order of outputs."""
+        listed = server.client.get("/object_info")
+        for node_id, said in read("en").items():
+            inputs = {name for kind in ("required", "optional") for name in listed[node_id]["input"].get(kind, {})}
+            assert set(said["inputs"]) == inputs
+            assert [output["name"] for output in said["outputs"].values()] == listed[node_id]["output_name"]
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_serves_the_help_pages(self, server, language):
+        """From where the editor asks for them: in the language first, without one after that."""
+        for node_id in read("en"):
+            for name in (f"{node_id}/{language}.md", f"{node_id}.md"):
+                with urllib.request.urlopen(f"{server.url}/extensions/ComfyUI-TokenReel/docs/{name}") as answer:
+                    assert answer.read() == (ROOT / "web" / "docs" / name).read_bytes()
