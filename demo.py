@@ -30,8 +30,9 @@ from .stations import Encoded, encode_clip
 from .tokens.accounting import KINDS, block_costs, count, count_by_time
 from .tokens.bitstream import write_tokens
 from .tokens.video_tokens import BLOCK, IFrame, VideoTokens
+from .video.canvas import stacked
 from .video.clips import VideoClip
-from .video.drawing import captioned, heat_key, heat_overlay, heat_sheet, scaled, stacked, tiled
+from .video.drawing import captioned, heat_key, heat_overlay, heat_sheet, scaled, tiled
 from .video.metrics import QualityMeter
 from .video.rate_curves import RatePoint
 from .video.reel import render
@@ -42,6 +43,7 @@ SIDE = 256  # pixels, short side of what is encoded
 MAX_FRAMES = 96  # of a clip, however fast it runs: keeps the demo short on two CPU cores
 SECONDS_PER_SCENE = 1.0  # of the reel
 STEPS = (-4.0, -2.0, 0.0)  # dB from the quality of every frame for itself: the other points of our curve
+_SHEET = 860  # pixels that the heat map is wide: as wide as the page
 PANELS = 8  # pictures on the heat map
 POSTER = (3, 5)  # eighths of the clip: the frames on the picture
 
@@ -207,7 +209,7 @@ class _Demo:
                 if writer:
                     writer.abort()
         title = f"Where the {sum(costs):,} tokens of {self.source.title} went"
-        sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens))
+        sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens), columns=4, width=_SHEET, scale=1)
         Image.fromarray(sheet).save(self.work / "heat_map.png")
         Image.fromarray(np.concatenate(rows)).save(self.work / "picture.jpg", quality=82)
         return meter.result(), round(seconds, 3)
@@ -224,7 +226,7 @@ class _Demo:
         width = max(SIDE, original.shape[1])
         pictures = [scaled(each, width) for each in (original, decoded, heat)]
         row = tiled([captioned(each, name) for each, name in zip(pictures, names, strict=True)], 3)
-        return stacked([row, heat_key(row.shape[1])])
+        return stacked([row, heat_key(row.shape[1], scale=1)], scale=1)
 
     def _shots(self) -> list[int]:
         meter = MotionMeter()

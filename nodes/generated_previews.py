@@ -8,14 +8,13 @@ from ..generation import Generated
 from ..models.checkpoint import AnyTokenizer
 from ..stations import decoded_frames
 from ..tokens.video_tokens import CELL
-from ..video.drawing import STATES, outlined, state_sheet
+from ..video.drawing import STATES, outlined, panel_count, state_sheet
 from .inspecting import spread
 
-PANELS = 12
 _COLOURS = dict(zip(("known", "generated", "repeated", "faded"), STATES, strict=True))
 
 
-def shown_frames(made: Generated, panels: int = PANELS) -> list[int]:
+def shown_frames(made: Generated, panels: int) -> list[int]:
     """The frames to look at: from the one before the first that was made on, as many as there are panels.
 
     Of a clip in which places were filled in, those with such places, evenly spread.
@@ -29,7 +28,8 @@ def shown_frames(made: Generated, panels: int = PANELS) -> list[int]:
 
 def draw_preview(made: Generated, tokenizer: AnyTokenizer, check: Callable[[], None]) -> np.ndarray:
     """uint8 `[H, W, 3]`: decoded frames, framed by the way in which they came about; what was filled in outlined."""
-    tokens, indices = made.tokens, shown_frames(made)
+    tokens = made.tokens
+    indices = shown_frames(made, panel_count(tokens.width, tokens.height))
     panels, captions, states = [], [], []
     for index in indices:
         check()
@@ -37,7 +37,7 @@ def draw_preview(made: Generated, tokenizer: AnyTokenizer, check: Callable[[], N
         partly = cells.any() and not cells.all()
         panels.append(outlined(panel, cells, _COLOURS["generated"], cell=CELL) if partly else panel)
         states.append("known" if partly else made.ways[index])
-        captions.append(f"{index} {f'filled: {cells.sum():,} of {cells.size:,} tokens' if partly else states[-1]}")
+        captions.append(f"{index} {f'{cells.mean():.0%} filled in' if partly else states[-1]}")
     facts = made.report
     title = (
         f"Frames {indices[0]} to {indices[-1]} of {facts['frames']}\n"

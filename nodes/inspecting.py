@@ -1,6 +1,6 @@
 """Where tokens went: Inspect Video Tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,16 +8,19 @@ import torch
 
 from ..host import resources
 from ..host.api import io, ui
+from ..models.network_checks import checked
 from ..stations import decoded_frames, matched
 from ..tokens.accounting import KINDS, block_costs, count, count_by_time, report
-from ..tokens.video_tokens import BLOCK, CFrame, IFrame, PFrame, VideoTokens
-from ..video.drawing import heat_overlay, heat_sheet
+from ..tokens.video_tokens import BLOCK, CFrame, IFrame, Mode, PFrame, VideoTokens
+from ..video.drawing import heat_overlay, heat_sheet, panel_count
+from ..video.motion_arrows import arrow_panels
 from . import types
 from .reports import describe_tokens
 from .sources import clip_sockets, open_clip, to_images
 
 _PLAIN = 128  # grey level to draw on when there is no picture
-_PANELS = 12  # on the overview
+_FRAMES = 12  # that are drawn by default
+_ARROWS = 3  # frames on the overview with arrows of motion
 _KINDS = {IFrame: "key", PFrame: "P", CFrame: "group"}
 
 
@@ -44,7 +47,7 @@ class InspectTokens(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "frames",
-                    default=_PANELS,
+                    default=_FRAMES,
                     min=0,
                     max=100_000,
                     tooltip="How many frames are drawn, evenly spread from the first to the last. 0 draws all. "
@@ -58,7 +61,7 @@ class InspectTokens(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="overview",
-                    tooltip=f"One picture with up to {_PANELS} of them, what the colours mean, and tokens per frame.",
+                    tooltip="One picture with a few of them, what the colours mean, what moved, and tokens per frame.",
                 ),
                 io.String.Output(display_name="report", tooltip="What was spent on what."),
             ],
@@ -71,12 +74,15 @@ class InspectTokens(io.ComfyNode):
         total = len(tokens.pts)
         indices = spread(total, frames or total)
         drawn, coded = [], tokens.by_time
+        under = dict.fromkeys(_most_moved(tokens, indices), np.empty(0))
         with resources.progress(len(indices), "draw") as bar:
             pictures = _pictures(tokens, indices, video, images, tokenizer)
             for index, picture in zip(indices, pictures, strict=True):
+                if index in under:
+                    under[index] = picture
                 drawn.append(heat_overlay(picture, block_costs(coded[index]), block=BLOCK)[np.newaxis])
                 bar.update()
-        overview = to_images([draw_overview(tokens, indices, drawn)[np.newaxis]])
+        overview = to_images([draw_overview(tokens, indices, drawn, under)[np.newaxis]])
         text = describe_tokens(report(tokens))
         shown = {**ui.PreviewImage(overview, cls=cls).as_dict(), "text": (text,)}
         return io.NodeOutput(to_images(drawn), overview, text, ui=shown)
@@ -87,15 +93,18 @@ def spread(total: int, wanted: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int)).tolist()
 
 
-def draw_overview(tokens: VideoTokens, indices: list[int], drawn: list[np.ndarray]) -> np.ndarray:
-    """One picture of up to `_PANELS` of the drawn frames, uint8 `[1, H, W, 3]` each, and the tokens of every frame."""
+def draw_overview(
+    tokens: VideoTokens, indices: list[int], drawn: list[np.ndarray], under: Mapping[int, np.ndarray]
+) -> np.ndarray:
+    """One picture of a few of the drawn frames, what moved on others, and the tokens of every frame.
+
+    drawn: uint8 `[1, H, W, 3]` for each of the indices; under: index -> uint8 `[H, W, 3]`, where arrows are drawn on.
+    """
     counted, coded = count(tokens), tokens.by_time
-    panels, captions = [], []
-    for place in spread(len(indices), _PANELS):
-        index = indices[place]
-        kind = _KINDS[type(coded[index])]
-        panels.append(drawn[place][0])
-        captions.append(f"{index} {kind}: {counted.per_frame[index]:,} tokens")
+    shown = spread(len(indices), panel_count(tokens.width, tokens.height))
+    panels, captions = [drawn[place][0] for place in shown], []
+    for index in (indices[place] for place in shown):
+        captions.append(f"{index} {_KINDS[type(coded[index])]}: {counted.per_frame[index]:,} tokens")
     kinds = count_by_time(tokens)
     series = {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
     facts = report(tokens)
@@ -104,14 +113,33 @@ def draw_overview(tokens: VideoTokens, indices: list[int], drawn: list[np.ndarra
         f"{_made_of(tokens)}; {facts['width']} x {facts['height']} pixels, "
         f"{facts['bits_per_pixel']:.4f} bits a pixel"
     )
-    return heat_sheet(panels, captions, title=title, series=series)
+    fields = [moved(coded[index]) for index in under]
+    motion = arrow_panels([*under.values()], fields, [str(index) for index in under], block=BLOCK)
+    return heat_sheet(panels, captions, title=title, series=series, motion=motion)
+
+
+def _most_moved(tokens: VideoTokens, indices: list[int]) -> list[int]:
+    """A few of the frames, in order: those in which most moved."""
+    coded = tokens.by_time
+    means = {
+        index: float(np.nan_to_num(np.abs(moved(frame))).mean())
+        for index in indices
+        if isinstance(frame := coded[index], PFrame)
+    }
+    return sorted(sorted(means, key=lambda index: -means[index])[:_ARROWS])
+
+
+def moved(frame: Any) -> np.ndarray:
+    """float `[bh, bw, 2]`: pixels down and right that each block of a PFrame moved; NaN where it is coded anew."""
+    return np.where((frame.modes == Mode.INTRA)[..., np.newaxis], np.nan, frame.motion_field() / -2.0)
 
 
 def _made_of(tokens: VideoTokens) -> str:
     kinds = [type(frame) for frame in tokens.frames]
     if CFrame in kinds:
         return f"{len(kinds)} groups of frames"
-    return f"{kinds.count(IFrame)} key frames, {kinds.count(PFrame)} predicted"
+    keys = kinds.count(IFrame)
+    return f"{keys} key {'frame' if keys == 1 else 'frames'}, {kinds.count(PFrame)} predicted"
 
 
 def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, tokenizer: Any) -> Iterator[np.ndarray]:
@@ -133,7 +161,7 @@ def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, 
 
 
 def _decoded(tokens: VideoTokens, wanted: set[int], tokenizer: Any) -> Iterator[np.ndarray]:
-    with torch.inference_mode():
+    with torch.inference_mode(), checked(tokenizer.networks, resources.check_cancelled):
         for index, frame in enumerate(decoded_frames(tokens, tokenizer, stop=max(wanted) + 1)):
             resources.check_cancelled()
             if index in wanted:

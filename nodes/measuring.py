@@ -5,9 +5,10 @@ from typing import Any
 from ..host import resources
 from ..host.api import io, ui, video_source
 from ..stations import measure_files
+from ..video.canvas import stacked
 from ..video.clips import VideoClip
-from ..video.drawing import line_plot, stacked
 from ..video.metrics import QualityMeter
+from ..video.series_plots import line_plot
 from .reports import describe_quality
 from .sources import to_images
 

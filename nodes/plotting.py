@@ -85,12 +85,14 @@ class PlotRateDistortion(io.ComfyNode):
 def draw_curves(found: RateDistortion) -> Any:
     """uint8 `[H, W, 3]`."""
     notes = {
-        name: f"(at equal quality the stream takes {percent:+.0f} %)"
+        name: f"({percent:+.0f} %)"
         for name, percent in found.bd_rates().items()
         if percent is not None
     }
     curves = {STREAM: found.stream, **{point.name: (point,) for point in found.fixed}, **found.codecs}
     title = f"{found.frames} frames, {found.width} x {found.height} pixels"
+    if notes:
+        title += "\nIn brackets: what the stream takes more or less at equal quality."
     return rate_plot(curves, title=title, about=[STREAM, *(point.name for point in found.fixed)], notes=notes)
 
 

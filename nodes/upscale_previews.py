@@ -7,44 +7,66 @@ import numpy as np
 
 from ..models.changed_tiles import TILE
 from ..models.upscale_reuse import ReusingUpscaler
-from ..video.drawing import scaled
+from ..video.axes import share
+from ..video.canvas import SERIES, Mark, heading, key, stacked
+from ..video.drawing import outlined, panel_count, panel_grid, scaled, shaded
+from ..video.series_plots import bar_chart
 
 MOST = 12
 """Previews; those of a longer clip are as many frames apart as it takes."""
 _WIDEST = 1280  # pixels
-
-
 _SHADE = 0.5  # brightness of what was reused
+_COMPUTED = SERIES[0]
+_REUSED = (64, 64, 64)  # medium grey, shaded
 
 
 def marked(frame: np.ndarray, changed: np.ndarray, side: int) -> np.ndarray:
-    """uint8 `[H, W, 3]` with what was computed anew in its colours, and what was reused in dark grey.
+    """uint8 `[H, W, 3]`: what was computed anew in its colours, with a line around; what was reused in dark grey.
 
     changed: bool `[h, w]` of tiles of `side` x `side` pixels that cover the frame, the last ones perhaps only in part.
     """
     H, W, _ = frame.shape
-    grey = np.rint(frame @ np.array([0.299, 0.587, 0.114]) * _SHADE).astype(np.uint8)
-    return np.where(changed.repeat(side, 0).repeat(side, 1)[:H, :W, np.newaxis], frame, grey[..., np.newaxis])
+    inside = changed.repeat(side, 0).repeat(side, 1)[:H, :W, np.newaxis]
+    shown = np.where(inside, frame, shaded(frame, _SHADE))
+    return shown if changed.all() else outlined(shown, changed, _COMPUTED, cell=side)
 
 
 @dataclass
 class Previews:
-    """A few frames, evenly spaced over as many as come."""
+    """A few frames, evenly spaced over as many as come, and how much of each frame was computed."""
 
     frames: list[np.ndarray] = field(default_factory=list)
     """uint8 `[1, h, w, 3]`."""
-    _seen: int = 0
-    _step: int = 1
+    shares: list[float] = field(default_factory=list)
+    """Of the tiles of every frame."""
+    step: int = 1
+    """Previews are so many frames apart."""
 
     def add(self, frame: np.ndarray, changed: np.ndarray, side: int) -> None:
         """An upscaled frame uint8 `[H, W, 3]`, and which tiles of it were computed anew."""
-        if self._seen % self._step == 0:
+        if len(self.shares) % self.step == 0:
             shown = marked(frame, changed, side)
             self.frames.append(scaled(shown, min(_WIDEST, shown.shape[1]))[np.newaxis])
-        self._seen += 1
+        self.shares.append(float(changed.mean()))
         if len(self.frames) > MOST:
             self.frames = self.frames[::2]
-            self._step *= 2
+            self.step *= 2
+
+    def sheet(self) -> np.ndarray:
+        """uint8 `[H, W, 3]`: a few of the previews, and the share of every frame as bars."""
+        H, W, _ = self.frames[0][0].shape
+        places = np.linspace(0, len(self.frames) - 1, min(panel_count(W, H), len(self.frames))).round().astype(int)
+        numbers = [int(place) * self.step for place in places]
+        captions = [f"{number}: {self.shares[number]:.0%} anew" for number in numbers]
+        marks = [Mark("computed anew", _COMPUTED, filled=False), Mark("reused, in dark grey", _REUSED)]
+        return stacked(
+            [
+                heading(f"{np.mean(self.shares):.1%} of the tiles of {len(self.shares):,} frames were computed"),
+                panel_grid([self.frames[place][0] for place in places], captions),
+                key(marks),
+                bar_chart({"share of its tiles": self.shares}, title="Computed of each frame:", text=share),
+            ]
+        )
 
 
 class PreviewingUpscaler(ReusingUpscaler):

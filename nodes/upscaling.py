@@ -234,8 +234,9 @@ class UpscaleVideo(io.ComfyNode):
 
         facts, path, previews = _upscaled(video, images, fps, upscaler, size, collect=collect, **wishes)
         text = describe_upscaling({**facts, "source_width": small[0], "source_height": small[1]})
+        shown = to_images([previews.sheet()[None]])  # before to_images takes its frames
         outputs = video_from_file(path), to_images(kept), to_images(previews.frames), text
-        return io.NodeOutput(*outputs, ui=ui.PreviewText(text))
+        return io.NodeOutput(*outputs, ui={**ui.PreviewImage(shown, cls=cls).as_dict(), "text": (text,)})
 
 
 def _target(

@@ -5,22 +5,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tokenreel.video import drawing
+from tokenreel.video.canvas import BACKGROUND
 from tokenreel.video.drawing import (
-    BACKGROUND,
     HEAT,
-    SERIES,
     STATES,
-    bar_chart,
     captioned,
-    heading,
+    framed,
     heat_key,
     heat_overlay,
     heat_sheet,
-    line_plot,
     outlined,
+    panel_count,
+    panel_grid,
     scaled,
-    stacked,
+    shaded,
     state_sheet,
     tiled,
 )
@@ -114,63 +112,53 @@ class TestPieces:
         with pytest.raises(ValueError, match="sheet of 0 panels"):
             tiled([], 4)
 
-    def test_stacked_keeps_every_part_whole(self):
-        sheet = stacked([flat(10, 20, 50), flat(5, 30, 60)], margin=3)
-        assert sheet.shape == (10 + 5 + 9, 36, 3)
-        assert (sheet[3:13, 3:23] == 50).all() and (sheet[16:21, 3:33] == 60).all()
-
-    def test_heading_has_a_line_for_each_line(self):
-        assert heading("one\ntwo", 200).shape[0] == 2 * heading("one", 200).shape[0]
-
     def test_key_shows_colours_as_they_look_over_medium_grey(self):
-        key = heat_key(800)
+        key = heat_key()
         drawn = heat_overlay(flat(16, 80), np.array([[1, 2, 3, 4, 5]]))
         for block in range(5):
             near = np.abs(key.astype(int) - drawn[0, 16 * block].astype(int)).max(-1) <= 1
             assert near.sum() > 50
 
 
-class TestBarChart:
-    def test_bars_are_as_high_as_their_numbers(self):
-        chart = bar_chart({"key": [4.0, 0.0], "motion": [0.0, 1.0]}, title="tokens", width=400, height=200)
-        columns = (chart[30:] == np.array(SERIES[0], dtype=np.uint8)).all(-1).sum(0)
-        others = (chart[30:] == np.array(SERIES[1], dtype=np.uint8)).all(-1).sum(0)
-        assert columns.max() == pytest.approx(4 * others.max(), rel=0.1)
-        assert columns[60:200].max() > 0 and columns[230:].max() == 0
-        assert others[230:].max() > 0
+class TestPanels:
+    @pytest.mark.parametrize(
+        ("size", "columns"), [((1080, 1920), 3), ((480, 480), 3), ((1920, 1080), 4), ((300, 1000), 2)]
+    )
+    def test_as_many_beside_each_other_as_are_legible(self, size, columns):
+        marked = [flat(*size, 40 + 30 * index) for index in range(6)]
+        grid = panel_grid(marked, ["caption"] * 6)
+        assert grid.shape[1] <= 688
+        levels = [level for level in (40, 70, 100, 130) if (grid[20] == level).all(-1).any()]
+        assert levels == [40, 70, 100, 130][:columns]
 
-    def test_names_without_numbers_are_left_out_and_keep_no_colour(self):
-        chart = bar_chart({"key": [0.0, 0.0], "motion": [3.0, 1.0]}, title="tokens", width=400)
-        assert count_colour(chart, SERIES[0]) == 0 and count_colour(chart, SERIES[1]) > 100
+    def test_very_tall_and_very_wide_frames(self):
+        assert panel_grid([flat(4000, 16)] * 2, ["a", "b"]).shape[0] < 700
+        wide = panel_grid([flat(2, 4000, 77)] * 2, ["a", "b"])
+        assert wide.shape[0] < 100 and (wide[0] == 77).all(-1).sum() > 600
 
-    def test_colours_belong_to_the_place_in_the_series(self):
-        """So that two clips with other kinds of tokens can be compared."""
-        chart = bar_chart({"a": [1.0], "b": [0.0], "c": [1.0]}, title="", width=300)
-        assert count_colour(chart, SERIES[2]) > 100 and count_colour(chart, SERIES[1]) == 0
+    def test_one_alone_is_larger(self):
+        one, two = (panel_grid([flat(90, 160, 77)] * count, ["a"] * count) for count in (1, 6))
+        assert (one[0] == 77).all(-1).sum() > 1.8 * (two[0] == 77).all(-1).sum() / 3
 
-    def test_many_frames_share_bars(self):
-        chart = bar_chart({"key": [1.0] * 5000}, title="", width=300, height=100)
-        assert chart.shape[1] == 300 and count_colour(chart, SERIES[0]) > 1000
+    def test_small_frames_are_enlarged_with_hard_edges(self):
+        frame = flat(17, 9, 10)
+        frame[:, 4:] = 240
+        assert set(np.unique(panel_grid([frame], ["a"])[:300, :100])) <= {10, 240}
 
-    def test_nothing_spent_is_an_empty_plot(self):
-        assert count_colour(bar_chart({"key": [0.0]}, title="", width=300), SERIES[0]) == 0
+    def test_fewer_of_upright_ones(self):
+        assert panel_count(1080, 1920) < panel_count(1920, 1080) == panel_count(480, 480)
 
+    def test_frames_around(self):
+        drawn = framed(flat(60, 120), STATES[1])
+        assert (drawn[:2] == STATES[1]).all() and (drawn[:, -2:] == STATES[1]).all()
+        assert (drawn[2:-2, 2:-2] == 128).all()
+        assert (framed(flat(1, 1), STATES[1]) == STATES[1]).all()
 
-class TestLinePlot:
-    def test_line_goes_up_where_numbers_do(self):
-        plot = line_plot([20.0, 30.0], title="PSNR", unit="dB", width=400, height=200)
-        rows, columns = np.nonzero((plot[30:] == np.array(drawing._LINE_COLOUR, dtype=np.uint8)).all(-1))
-        assert rows[columns.argmin()] > rows[columns.argmax()] + 80
-
-    @pytest.mark.parametrize("values", [[100.0], [31.0] * 4, [0.0, 0.0]], ids=["one", "equal", "zeros"])
-    def test_flat_lines_can_be_drawn(self, values):
-        plot = line_plot(values, title="PSNR", unit="dB")
-        assert count_colour(plot, drawing._LINE_COLOUR) > 0
-
-    @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf"), 1.0]])
-    def test_what_cannot_be_drawn(self, values):
-        with pytest.raises(ValueError, match="Invalid values to plot"):
-            line_plot(values, title="", unit="")
+    def test_shaded_is_grey_and_darker(self):
+        frame = flat(4, 4)
+        frame[..., 0] = 255
+        grey = shaded(frame, 0.5)
+        assert is_grey(grey) and grey.dtype == np.uint8 and grey[0, 0, 0] == round(0.5 * luma((255, 128, 128)))
 
 
 class TestHeatSheet:
@@ -178,8 +166,14 @@ class TestHeatSheet:
     def test_has_the_same_width_for_every_clip(self, height, width, panels):
         drawn = [heat_overlay(flat(height, width), np.ones((-(-height // 16), -(-width // 16)), int))] * panels
         sheet = heat_sheet(drawn, ["caption"] * panels, title="title", series={"key": [1.0] * panels})
-        assert sheet.dtype == np.uint8 and sheet.shape[1] == 1072
-        assert sheet.shape[0] < 2500
+        assert sheet.dtype == np.uint8 and sheet.shape[1] == 720
+        assert sheet.shape[0] < 1600
+
+    def test_a_page_has_a_wide_one(self):
+        drawn = [heat_overlay(flat(48, 64), np.ones((3, 4), int))] * 8
+        series = {"key": [1.0] * 8}
+        sheet = heat_sheet(drawn, ["caption"] * 8, title="t", series=series, columns=4, width=860, scale=1)
+        assert sheet.shape[1] == 860 + 16
 
     def test_every_panel_needs_a_caption(self):
         with pytest.raises(ValueError, match="zip"):
@@ -217,4 +211,4 @@ class TestStateSheet:
     @pytest.mark.parametrize("size", [(40, 60), (60, 40), (40, 90)])
     def test_sheets_are_of_one_width(self, size):
         sheet = state_sheet([flat(*size)] * 12, ["x"] * 12, ["a"] * 12, title="t", colours={"a": STATES[0]})
-        assert sheet.shape[1] == 1048 + 24
+        assert sheet.shape[1] == 720

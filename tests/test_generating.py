@@ -15,7 +15,7 @@ from tokenreel.models.generator import GeneratorConfig, TokenGenerator
 from tokenreel.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from tokenreel.models.token_filling import TokenFiller
 from tokenreel.nodes import generating
-from tokenreel.nodes.generated_previews import PANELS, draw_preview, shown_frames
+from tokenreel.nodes.generated_previews import draw_preview, shown_frames
 from tokenreel.nodes.generating import ATTENTION, GenerateTokens, LoadGenerator
 from tokenreel.nodes.reports import describe_generation
 from tokenreel.stations import decoded_frames, encode_clip
@@ -192,6 +192,9 @@ class TestLoader:
             parse(["generate", "a.tokens", "b.tokens", "--task", "continue", "--precision", precision])
 
 
+PANELS = 12
+
+
 class TestPreview:
     def made(self, ways, cells=None):
         made = np.zeros((len(ways), 2, 2), bool)
@@ -201,17 +204,17 @@ class TestPreview:
 
     def test_begins_with_the_known_frame_before_what_is_new(self):
         ways = ["known"] * 30 + ["generated"] * 7 + ["known"] * 30
-        assert shown_frames(self.made(ways)) == list(range(29, 29 + PANELS))
-        assert shown_frames(self.made(["known"] * 5 + ["generated"] * 2)) == list(range(7))
-        assert shown_frames(self.made(["known"] * 20 + ["generated"] * 3))[-1] == 22
+        assert shown_frames(self.made(ways), PANELS) == list(range(29, 29 + PANELS))
+        assert shown_frames(self.made(["known"] * 5 + ["generated"] * 2), PANELS) == list(range(7))
+        assert shown_frames(self.made(["known"] * 20 + ["generated"] * 3), PANELS)[-1] == 22
 
     def test_nothing_new(self):
-        assert shown_frames(self.made(["known", "repeated"] * 20)) == list(range(PANELS))
+        assert shown_frames(self.made(["known", "repeated"] * 20), PANELS) == list(range(PANELS))
 
     def test_places_are_spread_over_the_clip(self):
         cell = np.eye(2, dtype=bool)
         ways = ["known", "generated"] * 20
-        found = shown_frames(self.made(ways, [cell & (way == "generated") for way in ways]))
+        found = shown_frames(self.made(ways, [cell & (way == "generated") for way in ways]), PANELS)
         assert len(found) == PANELS and found[0] == 1 and found[-1] == 39 and all(index % 2 for index in found)
 
     def test_drawn(self, tokens, net, tiny_tokenizer):

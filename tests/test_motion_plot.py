@@ -5,8 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tokenreel.video.drawing import SERIES
-from tokenreel.video.motion_plot import motion_plot
+from tokenreel.video.motion_plot import KEPT, MOTION, SHOT, motion_plot
 from tokenreel.video.timeline import FrameTimeline
 
 
@@ -23,28 +22,37 @@ def timeline(count=40, **change):
 
 def columns_of(picture, colour, rows):
     """Where a colour is found in some rows, in pixels across."""
-    near = np.abs(picture[rows].astype(int) - colour).sum(2) < 60
-    return np.flatnonzero(near.any(0))
+    return np.flatnonzero((np.abs(picture[rows].astype(int) - colour).sum(2) < 60).any(0))
+
+
+def frames_at(columns):
+    """Which frames of `timeline()` some columns belong to: the whole width of the axis is that of the motion of all."""
+    moving = columns_of(motion_plot(np.full(40, 5.0), timeline(kept=(0,), shots=(0,))), MOTION, slice(200, 250))
+    return {round((x - moving.min()) / (np.ptp(moving) + 1) * 40) for x in columns}
 
 
 def test_marks_are_at_their_times():
-    energy = np.where(np.arange(40) >= 30, 5.0, 0.0)
-    picture = motion_plot(energy, timeline(), width=428, height=200)
-    assert picture.shape == (200, 428, 3) and picture.dtype == np.uint8
-    kept = columns_of(picture, SERIES[0], slice(160, 170))
-    assert {round((x - 14) / 10) for x in kept} == {0, 10, 39}
-    shots = columns_of(picture, SERIES[5], slice(60, 120))
-    assert {round((x - 14) / 10) for x in shots} == {20}
-    moving = columns_of(picture, SERIES[3], slice(100, 140))
-    assert 313 <= moving.min() <= 316 and 411 <= moving.max() <= 414
+    picture = motion_plot(np.where(np.arange(40) >= 30, 5.0, 0.0), timeline())
+    assert picture.shape[1:] == (720, 3) and picture.dtype == np.uint8
+    assert frames_at(columns_of(picture, KEPT, slice(300, 400))) == {0, 10, 39}
+    assert frames_at(columns_of(picture, SHOT, slice(200, 300))) == {20}
+    moving = columns_of(picture, MOTION, slice(200, 250))
+    assert frames_at([moving.min()]) == {30} and frames_at([moving.max() + 1]) == {40}
+
+
+def test_the_highest_may_be_cut_off():
+    energy = np.full(400, 4.0)
+    energy[200] = 90.0
+    picture = motion_plot(energy, timeline(400))
+    assert columns_of(picture, MOTION, slice(200, 210)).size > 600
 
 
 def test_gradual_changes_are_shaded():
-    still = motion_plot(np.zeros(40), timeline())
-    shaded = motion_plot(np.zeros(40), timeline(transitions=((12, 19, "dissolve"),)))
-    changed = np.flatnonzero((still[100] != shaded[100]).any(1))
-    assert changed.min() == pytest.approx(14 + 740 * 12 / 40, abs=2)
-    assert changed.max() == pytest.approx(14 + 740 * 20 / 40, abs=2)
+    energy = np.where(np.arange(40) >= 30, 5.0, 0.0)
+    still = motion_plot(energy, timeline())
+    shaded = motion_plot(energy, timeline(transitions=((12, 19, "dissolve"),)))
+    changed = np.flatnonzero((still[200] != shaded[200]).any(1))
+    assert frames_at([changed.min()]) == {12} and frames_at([changed.max() + 1]) == {20}
 
 
 @pytest.mark.parametrize("count", [1, 5000])

@@ -10,8 +10,9 @@ from tokenreel.host import files
 from tokenreel.host.video_handles import VideoComponents, VideoFromComponents, VideoFromFile
 from tokenreel.models.upscaler import BicubicUpscaler
 from tokenreel.nodes.sampling import SampleFrames
-from tokenreel.nodes.upscale_previews import MOST, PreviewingUpscaler, Previews
+from tokenreel.nodes.upscale_previews import MOST, PreviewingUpscaler, Previews, marked
 from tokenreel.nodes.upscaling import UpscaleVideo
+from tokenreel.video.canvas import SERIES
 from tokenreel.video.frames import resize, uint8_to_image
 from tokenreel.video.reader import VideoReader
 from tokenreel.video.writer import VideoWriter
@@ -41,11 +42,15 @@ def video(clip, tmp_path):
 
 
 def run(video=None, **inputs):
+    return executed(video, **inputs).args
+
+
+def executed(video=None, **inputs):
     widgets = {socket.id: socket.default for socket in UpscaleVideo.GET_SCHEMA().inputs if hasattr(socket, "default")}
     widgets |= {"engine": "bicubic", "lossless": True, "as_images": True, "reuse_threshold": 0.0, **inputs}
     for name in ("video", "images", "timeline", "upscale_model"):
         widgets.pop(name, None) if widgets.get(name) is None else None
-    return UpscaleVideo.execute(**({"video": video} if video else {}), **widgets).args
+    return UpscaleVideo.execute(**({"video": video} if video else {}), **widgets)
 
 
 def frames_of(video):
@@ -229,3 +234,33 @@ def test_previews_are_spread_evenly(count):
     steps = set(np.diff(found)) or {1}
     assert found[0] == 0 and len(steps) == 1 and len(found) <= MOST
     assert len(found) >= min(count, MOST // 2) and count - found[-1] <= steps.pop()
+
+
+class TestPreviewSheet:
+    def previews(self, count, size=(32, 48)):
+        previews = Previews()
+        for index in range(count):
+            changed = np.full((size[0] // 16, size[1] // 16), index == 0)
+            previews.add(np.full((*size, 3), 200, np.uint8), changed, 16)
+        return previews
+
+    @pytest.mark.parametrize("count", [1, 5, 100])
+    @pytest.mark.parametrize("size", [(32, 48), (64, 32)])
+    def test_sheets_are_of_one_width(self, count, size):
+        sheet = self.previews(count, size).sheet()
+        assert sheet.shape[1] == 720 and sheet.dtype == np.uint8
+
+    def test_shares_are_those_of_every_frame(self):
+        previews = self.previews(100)
+        assert len(previews.shares) == 100 and previews.shares[0] == 1 and sum(previews.shares[1:]) == 0
+
+    def test_what_was_computed_is_outlined_where_the_rest_was_not(self):
+        changed = np.array([[True, False]])
+        shown = marked(np.full((16, 32, 3), 200, np.uint8), changed, 16)
+        assert (shown[8, 8] == 200).all() and (shown[8, 24] == 100).all() and (shown[0, :16] == SERIES[0]).all()
+        assert (marked(np.full((16, 32, 3), 200, np.uint8), ~changed | changed, 16) == 200).all()
+
+
+def test_node_shows_what_was_computed(video):
+    shown = executed(video).ui
+    assert len(shown["images"]) == 1 and shown["images"][0]["type"] == "temp" and "tiles" in shown["text"][0]

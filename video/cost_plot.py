@@ -3,24 +3,24 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from .drawing import BACKGROUND, FAINT, SERIES, TEXT, Colour, heading
+from .canvas import FAINT, LINE, SERIES, TEXT, WIDTH, Canvas, Mark, heading, key, stacked
 
-COLOURS: tuple[Colour, ...] = (SERIES[4], SERIES[3], SERIES[2], SERIES[0], SERIES[5])
+COLOURS = SERIES[:5]
 """Of the parts in their order."""
-_ROW, _BAR = 26, 16  # pixels that a row and the bar in it are high
-_VALUE = 72  # pixels to the right of the longest bar, for its number
-_GAP = 10  # pixels
+_BAR = 9  # pixels that a bar is high
+_ROW = LINE + _BAR + 5  # pixels of a name and its bar
+_VALUE = 42  # pixels right of the longest bar, for its number
+_INDENT = 12  # pixels; before the name of the chosen one stands a mark
 
 
 def cost_plot(
-    names: Sequence[str], parts: Mapping[str, Sequence[float]], *, title: str, chosen: int, width: int = 960
+    names: Sequence[str], parts: Mapping[str, Sequence[float]], *, title: str, chosen: int, width: float = WIDTH
 ) -> np.ndarray:
-    """uint8 `[H, width, 3]`: a bar for each name, stacked of the parts, with its length in percent of the longest.
+    """uint8 `[H, W, 3]`: a bar under each name, stacked of the parts, with its length in percent of the longest.
 
-    parts: name -> a number of at least 0 for each bar; at most five. The row `chosen` stands out. ValueError where
-    numbers and names do not fit together.
+    parts: name -> a number of at least 0 for each bar; at most five. The row `chosen` is marked and bright. ValueError
+    where numbers and names do not fit together.
     """
     values = np.array([*parts.values()], dtype=np.float64)  # [parts, bars]
     if values.ndim != 2 or not 0 < values.shape[0] <= len(COLOURS) or values.shape[1] != len(names):
@@ -28,23 +28,18 @@ def cost_plot(
     totals = values.sum(0)
     if not np.isfinite(values).all() or (values < 0).any() or not totals.max() > 0:
         raise ValueError("Invalid costs to plot. They are numbers of at least 0, not all of them 0.")
-    picture = Image.new("RGB", (width, _ROW * (len(names) + 1)), BACKGROUND)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    x = float(_GAP)
-    for part, colour in zip(parts, COLOURS, strict=False):
-        draw.rectangle((x, 7, x + 12, 19), fill=colour)
-        draw.text((x + 18, 13), part, fill=TEXT, font=font, anchor="lm")
-        x += 40 + draw.textlength(part, font=font)
-    left = 2 * _GAP + max(draw.textlength(name, font=font) for name in names)
-    length = max(1.0, width - left - _VALUE)
+    canvas = Canvas(width, _ROW * len(names))
     for row, name in enumerate(names):
-        middle, ink = _ROW * (row + 1.5), TEXT if row == chosen else FAINT
-        draw.text((left - _GAP, middle), name, fill=ink, font=font, anchor="rm")
-        x = left
+        top, ink = _ROW * row, TEXT if row == chosen else FAINT
+        percent = f"{totals[row] / totals.max():.1%}"
+        if row == chosen:
+            canvas.mark("disc", 4, top + LINE / 2, 3.5, TEXT)
+        canvas.text(_INDENT, top + LINE / 2, name, ink, room=width - _INDENT)
+        x = float(_INDENT)
         for value, colour in zip(values[:, row], COLOURS, strict=False):
-            end = x + value / totals.max() * length
-            if end - x >= 0.5:
-                draw.rectangle((x, middle - _BAR / 2, end, middle + _BAR / 2), fill=colour)
+            end = x + value / totals.max() * (width - _INDENT - _VALUE)
+            canvas.box(x, top + LINE, end, top + LINE + _BAR, colour)
             x = end
-        draw.text((x + _GAP / 2, middle), f"{totals[row] / totals.max():.1%}", fill=ink, font=font, anchor="lm")
-    return np.concatenate([heading(title, width), np.asarray(picture)])
+        canvas.text(x + 4, top + LINE + _BAR / 2, percent, ink)
+    marks = [Mark(part, colour) for part, colour in zip(parts, COLOURS, strict=False)]
+    return stacked([heading(title, width), key([*marks, Mark("chosen", TEXT, "disc")], width), canvas.picture()])

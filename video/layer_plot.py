@@ -3,45 +3,41 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from .drawing import BACKGROUND, FAINT, GRID, SERIES, TEXT, Colour, heading
+from .axes import Plot, frames_axis, share, usual_end
+from .canvas import SERIES, TEXT, WIDTH, Mark, heading, key, stacked
 
-_KINDS: tuple[Colour, ...] = (SERIES[3], SERIES[0], SERIES[2], SERIES[5], SERIES[4])
-_LEFT, _TOP, _BOTTOM, _LINE = 56, 8, 24, 22  # pixels
-_HEIGHT = 200
+_LEAST = 1.5  # pixels of a bar: a layer without an error is still seen
 
 
-def layer_plot(errors: Sequence[float], kinds: Sequence[str], *, title: str, width: int = 960) -> np.ndarray:
-    """uint8 `[H, width, 3]`: errors are shares of at least 0, kinds what each layer is named by.
+def layer_plot(errors: Sequence[float], kinds: Sequence[str], *, title: str, width: float = WIDTH) -> np.ndarray:
+    """uint8 `[H, W, 3]`: errors are shares of at least 0, kinds what each layer is named by.
 
-    ValueError where they are not one for each of the same layers, or there is no layer.
+    A few errors that are far higher than the others are cut off, and the plot says so. One that is no number is drawn
+    as a frame, and counted in the key. ValueError where there is not one for each of the same layers, where one is
+    below 0, or there is no layer.
     """
     values = np.asarray(errors, dtype=np.float64)
-    if not len(values) or len(values) != len(kinds) or not np.isfinite(values).all() or (values < 0).any():
+    if not len(values) or len(values) != len(kinds) or (values < 0).any():
         raise ValueError(
             f"Invalid errors of {len(values)} layers, {len(kinds)} kinds. Give one of at least 0 for each."
         )
-    picture = Image.new("RGB", (width, _HEIGHT + _LINE), BACKGROUND)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    low, high, right = _HEIGHT - _BOTTOM, _TOP, width - 8
-    most = float(values.max()) or 1.0
-    for step in range(5):
-        y = low - step / 4 * (low - high)
-        draw.line((_LEFT, y, right, y), fill=GRID)
-        draw.text((_LEFT - 6, y), f"{most * step / 4:.2%}", fill=FAINT, font=font, anchor="rm")
+    known = np.isfinite(values)
+    axis = {**frames_axis(len(values)), "x_name": "layer, from the first"}
+    largest, most = float(values[known].max(initial=0)), usual_end(values[known])
+    name = "relative error" + (f", up to {largest:.3%}, cut off" if largest > most else "")
+    plot = Plot(y=(0.0, most), y_name=name, y_text=share, width=width, **axis)
     names = list(dict.fromkeys(kinds))
-    colours = {name: _KINDS[index % len(_KINDS)] for index, name in enumerate(names)}
-    wide = (right - _LEFT) / len(values)
-    for index, (value, kind) in enumerate(zip(values, kinds, strict=True)):
-        left, top = _LEFT + index * wide, low - value / most * (low - high)
-        # a layer without an error is still seen
-        draw.rectangle((left, min(top, low - 2), max(left, left + wide - 2 * (wide > 6)), low), fill=colours[kind])
-    draw.text((_LEFT, low + 4), "layer 1", fill=FAINT, font=font, anchor="la")
-    draw.text((right, low + 4), str(len(values)), fill=FAINT, font=font, anchor="ra")
-    x = float(_LEFT)
-    for name in names:
-        draw.rectangle((x, _HEIGHT + 4, x + 12, _HEIGHT + 16), fill=colours[name])
-        draw.text((x + 18, _HEIGHT + 10), name, fill=TEXT, font=font, anchor="lm")
-        x += 40 + draw.textlength(name, font=font)
-    return np.concatenate([heading(title, width), np.asarray(picture)])
+    colours = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
+    gap = 0.5 if len(values) * 6 < plot.right - plot.left else 0.0
+    for index, (value, kind) in enumerate(zip(values.tolist(), kinds, strict=True)):
+        left, right = plot.x(index), plot.x(index + 1)
+        right = max(right - gap, left + 0.5)
+        if known[index]:
+            plot.canvas.box(left + gap, min(plot.y(value), plot.bottom - _LEAST), right, plot.bottom, colours[kind])
+        else:
+            plot.canvas.box(left + gap, plot.top, right, plot.bottom, TEXT, filled=False)
+    marks = [Mark(name, colours[name]) for name in names]
+    if not known.all():
+        marks.append(Mark(f"no number ({(~known).sum()})", TEXT, filled=False))
+    return stacked([heading(title[:1].upper() + title[1:], width), key(marks, width), plot.canvas.picture()])

@@ -3,26 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from .drawing import BACKGROUND, FAINT, GRID, SERIES, TEXT, Colour
+from .axes import Plot, end_of, plain
+from .canvas import SERIES, WIDTH, Mark, heading, key, stacked
 from .timeline import FrameTimeline
 
-_SCALE = 2  # drawn so many times larger and scaled down, which smooths the edges
-_TEXT_SIZE = 13 * _SCALE
-_LEFT, _RIGHT, _TOP, _BOTTOM = (each * _SCALE for each in (14, 14, 34, 50))
-_CURVE: Colour = SERIES[3]
-_KEPT: Colour = SERIES[0]
-_SHOT: Colour = SERIES[5]
-_GRADUAL: Colour = (74, 56, 68)
-_TICK = 14 * _SCALE  # height of the mark of a kept frame
+KEPT, MOTION, SHOT = SERIES[0], SERIES[1], SERIES[4]
+_GRADUAL = (70, 58, 100)
+_TICK = 12.0  # height of the mark of a kept frame
+_LEAST = 0.1  # grey levels: the end of the axis where nothing moves
 _SHOWN = 0.98  # of the frames are not cut off at the top of the plot, unless they move hardly more than those
 
 
 def motion_plot(
-    energy: np.ndarray | Sequence[float], timeline: FrameTimeline, *, width: int = 768, height: int = 256
+    energy: np.ndarray | Sequence[float], timeline: FrameTimeline, *, width: float = WIDTH, height: float = 180
 ) -> np.ndarray:
-    """uint8 `[height, width, 3]`: time across, motion up. `energy` has a number of at least 0 for each source frame.
+    """uint8 `[H, W, 3]`: time across, motion up. `energy` has a number of at least 0 for each source frame.
 
     Few very large values, as of cuts, are cut off. Raises ValueError where the numbers are not those of the frames.
     """
@@ -30,56 +26,46 @@ def motion_plot(
     count = len(timeline.source_pts)
     if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"Invalid energy of shape {values.shape}. It is a number of at least 0 for {count} frames.")
-    W, H = width * _SCALE, height * _SCALE
-    left, top, right, bottom = _LEFT, _TOP, W - _RIGHT, H - _BOTTOM
-    picture = Image.new("RGB", (W, H), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    ticks = timeline.duration / timeline.time_base
-    places = [left + float((pts - timeline.source_pts[0]) / ticks) * (right - left) for pts in timeline.source_pts]
-    for first, last, _ in timeline.transitions:
-        draw.rectangle((places[first], top, places[last + 1], bottom), fill=_GRADUAL)
-    draw.line((left, bottom, right, bottom), fill=GRID, width=_SCALE)
-    _draw_curve(draw, values, places, (top, right, bottom))
-    for begin in timeline.shots[1:]:
-        draw.line((places[begin], top - 6 * _SCALE, places[begin], bottom), fill=_SHOT, width=_SCALE)
-    for frame in timeline.kept:
-        x = places[frame]
-        draw.line((x, bottom + 4 * _SCALE, x, bottom + 4 * _SCALE + _TICK), fill=_KEPT, width=_SCALE)
-    _draw_words(draw, timeline, W, H)
-    return np.array(picture.resize((width, height), Image.Resampling.LANCZOS))
-
-
-def _draw_curve(
-    draw: ImageDraw.ImageDraw, values: np.ndarray, places: Sequence[float], box: tuple[float, float, float]
-) -> None:
-    """The area under the curve: a column for each frame, or the largest value where several share a pixel."""
-    top, right, bottom = box
     usual = float(np.quantile(values, _SHOWN))
-    peak = max(float(values.max()) if values.max() < 1.5 * usual else usual, 1e-9)
-    heights: dict[int, float] = {}
-    for value, x, end in zip(values.tolist(), places, [*places[1:], right], strict=True):
-        for column in range(round(x), max(round(x) + 1, round(end))):
-            heights[column] = max(heights.get(column, 0.0), min(value / peak, 1.0))
-    for column, share in heights.items():
-        if share > 0:
-            draw.line((column, bottom - share * (bottom - top), column, bottom), fill=_CURVE)
-
-
-def _draw_words(draw: ImageDraw.ImageDraw, timeline: FrameTimeline, W: int, H: int) -> None:
-    font = ImageFont.load_default(_TEXT_SIZE)
-    changes, gradual = len(timeline.shots) - 1, len(timeline.transitions)
-    text, x = 9 * _SCALE, float(_LEFT)
-    parts = [
-        ("motion", _CURVE),
-        (f"{len(timeline.kept)} of {len(timeline.source_pts)} frames kept", _KEPT),
-        (
-            f"{changes} {'change' if changes == 1 else 'changes'} of shot" + (f", {gradual} gradual" * bool(gradual)),
-            _SHOT,
-        ),
+    peak = max(float(values.max()) if values.max() < 1.5 * usual else usual, _LEAST)
+    seconds = [float((pts - timeline.source_pts[0]) * timeline.time_base) for pts in timeline.source_pts]
+    ends = [*seconds[1:], float(timeline.duration)]
+    plot = Plot(
+        (0.0, ends[-1]),
+        (0.0, end_of(peak)),
+        x_name="seconds",
+        y_name="grey levels of motion" + (", the highest cut off" if values.max() > end_of(peak) else ""),
+        width=width,
+        height=height,
+        under=_TICK + 2,
+    )
+    canvas = plot.canvas
+    for first, last, _ in timeline.transitions:
+        canvas.box(plot.x(seconds[first]), plot.top, plot.x(ends[last]), plot.bottom, _GRADUAL)
+        canvas.box(plot.x(seconds[first]), plot.top, plot.x(ends[last]), plot.top + 3, SHOT)
+    _draw_curve(plot, values, seconds, ends)
+    for begin in timeline.shots[1:]:
+        canvas.line([(plot.x(seconds[begin]), plot.top - 4), (plot.x(seconds[begin]), plot.bottom)], SHOT, 1.5)
+    for frame in timeline.kept:
+        x = plot.x(seconds[frame])
+        canvas.line([(x, plot.bottom + 2), (x, plot.bottom + 2 + _TICK)], KEPT, 1)
+    changes = len(timeline.shots) - 1
+    gradual = f", {len(timeline.transitions)} gradual" if timeline.transitions else ""
+    marks = [
+        Mark("motion", MOTION),
+        Mark("kept frames", KEPT),
+        Mark(f"{changes} {'change' if changes == 1 else 'changes'} of shot{gradual}", SHOT),
     ]
-    for words, colour in parts:
-        draw.rectangle((x, text, x + 9 * _SCALE, text + 9 * _SCALE), fill=colour)
-        draw.text((x + 14 * _SCALE, text + 4.5 * _SCALE), words, fill=TEXT, font=font, anchor="lm")
-        x += 32 * _SCALE + draw.textlength(words, font=font)
-    draw.text((_LEFT, H - 8 * _SCALE), "0 s", fill=FAINT, font=font, anchor="ls")
-    draw.text((W - _RIGHT, H - 8 * _SCALE), f"{float(timeline.duration):.2f} s", fill=FAINT, font=font, anchor="rs")
+    title = f"{len(timeline.kept):,} of {count:,} frames kept, {plain(round(ends[-1], 2))} s"
+    return stacked([heading(title, width), key(marks, width), canvas.picture()])
+
+
+def _draw_curve(plot: Plot, values: np.ndarray, seconds: Sequence[float], ends: Sequence[float]) -> None:
+    """The area under the curve: a column for each frame, or the largest value where several share half a pixel."""
+    heights: dict[int, float] = {}
+    for value, begin, end in zip(values.tolist(), seconds, ends, strict=True):
+        first, last = round(2 * plot.x(begin)), round(2 * plot.x(end))
+        for column in range(first, max(first + 1, last)):
+            heights[column] = max(heights.get(column, 0.0), value)
+    for column, value in heights.items():
+        plot.canvas.box(column / 2, plot.y(value), column / 2 + 0.5, plot.bottom, MOTION)
