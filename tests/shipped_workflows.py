@@ -21,7 +21,7 @@ OURS = {node.GET_SCHEMA().node_id: node for node in NODES}
 EMBEDDED = {**BUILTIN_NODES, **OURS}
 KNOWN = {**EMBEDDED, **CORE_NODES}
 NOTES = {"Note", "MarkdownNote"}  # live in the editor only
-MUTED = 2  # the mode of a node that does not run until it is unmuted
+MUTED, BYPASSED = 2, 4  # modes of nodes that do not run; what goes into a bypassed one comes out of it
 REEL = "tokenreel_reel.mp4"
 
 
@@ -38,11 +38,17 @@ def twin(name):
     return load_workflow(FOLDER / "api" / f"{name}.json")
 
 
-def to_api_format(graph, with_muted=False):
-    """What ComfyUI's editor sends for a graph; on demand also what is muted in it."""
+def to_api_format(graph, with_muted=False, bypassed=()):
+    """What ComfyUI's editor sends for a graph; on demand also what is muted in it, and without nodes of some titles."""
     if with_muted:
         graph = {**graph, "nodes": [{**node, "mode": 0} for node in graph["nodes"]]}
+    modes = [BYPASSED if titled(node) in bypassed else node["mode"] for node in graph["nodes"]]
+    graph = {**graph, "nodes": [{**node, "mode": mode} for node, mode in zip(graph["nodes"], modes, strict=True)]}
     return to_api(graph, facts_of_classes(KNOWN))
+
+
+def titled(node):
+    return node.get("title") or (KNOWN[node["type"]].GET_SCHEMA().display_name if node["type"] in KNOWN else "")
 
 
 def write_reel(folder):

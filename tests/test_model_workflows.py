@@ -6,11 +6,12 @@ import urllib.request
 
 import pytest
 import torch
-from comfyui_server import comfyui_server, needs_comfyui, run_in_comfyui
+from comfyui_server import COMFYUI, comfyui_server, needs_comfyui, run_in_comfyui
 from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_MODELS
 from safetensors.torch import load_file
 from shipped_workflows import KNOWN, NAMES, NOTES, needs_model, opened, to_api_format
 
+from tokenreel.host.runner import NodeError
 from tokenreel.host.workflow import apply_overrides
 from tokenreel.video.reader import VideoReader
 
@@ -35,6 +36,8 @@ FOR_LESS = {  # what the plan says; size, rate and frames of the video; layers i
     WAN: ("Make 128 x 96, 13 frames at 16 a second", (252, 190, 32, 26), 60, "192 tokens of video (4 x 6 x 8)"),
     LTX: ("Make 256 x 192, 17 frames at 25 a second", (380, 286, 50, 34), 60, "144 tokens of video (3 x 6 x 8)"),
 }
+FEW_BITS = (COMFYUI / "comfy" / "quant_ops.py").is_file()  # not in ComfyUI 0.3.64
+QUANTIZING = [] if FEW_BITS else ["Quantize Model", "Report: fewer bits"]  # to bypass there, as the workflows say
 each_with_model = pytest.mark.parametrize("name", [name for name in NAMES if needs_model(name)])
 
 
@@ -69,9 +72,10 @@ class TestComfyUI:
         with comfyui_server(base, packs={"random_text": RANDOM_TEXT}) as running:
             yield running
 
-    def run_with_models(self, server, name):
+    def run_with_models(self, server, name, bypassed=()):
         """With random weights, and what is muted as well."""
-        workflow = apply_overrides(to_api_format(opened(name), with_muted=True), SMALL[name], KNOWN)
+        graph = to_api_format(opened(name), with_muted=True, bypassed=bypassed)
+        workflow = apply_overrides(graph, SMALL[name], KNOWN)
         for node in workflow.values():
             if node["class_type"] == "CLIPLoader":
                 node["class_type"] = "LoadRandomText"
@@ -81,7 +85,7 @@ class TestComfyUI:
     def test_video_for_less(self, server, name):
         """The video is as planned: its size, its rate, its frames. The model was made cheaper on all three ways."""
         start = len(server.log.read_text(errors="replace"))
-        workflow, outputs = self.run_with_models(server, name)
+        workflow, outputs = self.run_with_models(server, name, QUANTIZING)
         made, finished, layers, probed = FOR_LESS[name]
         assert made in outputs["1"]["text"][0]
         nodes = {node["class_type"]: node_id for node_id, node in workflow.items()}
@@ -90,17 +94,23 @@ class TestComfyUI:
             frames = [chunk.frames for chunk in video.chunks()]
             assert (video.info.width, video.info.height, video.info.frame_rate, sum(map(len, frames))) == finished
         assert frames[0].std() > 1
-        assert f"Linear layers: {layers} in int8\n" in outputs[nodes["TokenReel_QuantizeModel"]]["text"][0]
         (fidelity,) = outputs[nodes["TokenReel_ProbeFidelity"]]["text"]  # muted until it is wished
         assert fidelity.startswith(f"3 steps, {probed}\n")
         shown = [outputs[node_id]["text"] for node_id, node in workflow.items() if node["class_type"] == "PreviewAny"]
-        assert [fidelity] in shown and outputs[nodes["TokenReel_QuantizeModel"]]["text"] in shown
+        assert [fidelity] in shown
+        if FEW_BITS:
+            (quantized,) = outputs[nodes["TokenReel_QuantizeModel"]]["text"]
+            assert f"Linear layers: {layers} in int8\n" in quantized and [quantized] in shown
         log = server.log.read_text(errors="replace")[start:]
         for patch in ("Efficient Attention", "Merge Redundant Tokens"):
             assert max(map(int, re.findall(patch + r": (\d+) of \d+ calls patched", log))) > 0
 
     def test_quantized_and_saved(self, server):
         """What is saved opens in ComfyUI's own loader, and samples as the quantized model did."""
+        if not FEW_BITS:
+            with pytest.raises(NodeError, match=r"no layers in few bits. Update it to a version of 2026"):
+                self.run_with_models(server, QUANTIZED)
+            return
         workflow, outputs = self.run_with_models(server, QUANTIZED)
         assert "Linear layers: 60 in fp8\n" in outputs["2"]["text"][0] == outputs["5"]["text"][0]
         assert outputs["2"]["images"] and outputs["11"]["text"] == outputs["12"]["text"]
@@ -134,7 +144,8 @@ class TestComfyUI:
             kinds = {name: "COMBO" if isinstance(kind[0], list) else kind[0] for name, kind in kinds.items()}
             assert [(socket.id, socket.get_io_type()) for socket in schema.inputs] == [(n, kinds[n]) for n in names]
             assert [output.get_io_type() for output in schema.outputs] == there["output"]
-            assert schema.display_name == (there["display_name"] or node_id)
+            if FEW_BITS:  # the version that the workflows name
+                assert schema.display_name == (there["display_name"] or node_id)
         files = {"UNETLoader": "unet_name", "VAELoader": "vae_name", "CheckpointLoaderSimple": "ckpt_name"}
         for name, file in files.items():
             (ours,) = next(socket for socket in CORE_NODES[name].GET_SCHEMA().inputs if socket.id == file).options
