@@ -103,13 +103,15 @@ def draw_overview(
     counted, coded = count(tokens), tokens.by_time
     shown = spread(len(indices), panel_count(tokens.width, tokens.height))
     panels, captions = [drawn[place][0] for place in shown], []
+    unit = " tokens" if tokens.width >= tokens.height else ""  # panels of upright frames are narrow
     for index in (indices[place] for place in shown):
-        captions.append(f"{index} {_KINDS[type(coded[index])]}: {counted.per_frame[index]:,} tokens")
+        captions.append(f"{index} {_KINDS[type(coded[index])]}: {counted.per_frame[index]:,}{unit}")
     kinds = count_by_time(tokens)
     series = {kind.replace("_", " "): [float(each[kind]) for each in kinds] for kind in KINDS}
     facts = report(tokens)
     title = (
-        f"{facts['tokens']:,} tokens in {facts['frames']} frames, {facts['tokens_per_second']:,.0f} a second\n"
+        f"{facts['tokens']:,} tokens in {_counted(facts['frames'], 'frame')}, "
+        f"{facts['tokens_per_second']:,.0f} a second\n"
         f"{_made_of(tokens)}; {facts['width']} x {facts['height']} pixels, "
         f"{facts['bits_per_pixel']:.4f} bits a pixel"
     )
@@ -137,9 +139,12 @@ def moved(frame: Any) -> np.ndarray:
 def _made_of(tokens: VideoTokens) -> str:
     kinds = [type(frame) for frame in tokens.frames]
     if CFrame in kinds:
-        return f"{len(kinds)} groups of frames"
-    keys = kinds.count(IFrame)
-    return f"{keys} key {'frame' if keys == 1 else 'frames'}, {kinds.count(PFrame)} predicted"
+        return f"frames in {_counted(len(kinds), 'group')}"
+    return f"{_counted(kinds.count(IFrame), 'key frame')}, {kinds.count(PFrame)} predicted"
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _pictures(tokens: VideoTokens, indices: list[int], video: Any, images: Any, tokenizer: Any) -> Iterator[np.ndarray]:

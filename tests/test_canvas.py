@@ -185,7 +185,8 @@ class TestAxes:
     def test_outliers_do_not_stretch_an_axis(self):
         assert usual_end([1.0, 2.0, 2.9]) == 3 and usual_end([]) == 1
         assert usual_end([2.0] * 40 + [11.0]) == 3 and usual_end([2.0] * 40 + [1000.0]) == 100
-        assert usual_end([2.0] * 40 + [5.9]) == 6
+        assert usual_end([2.0] * 40 + [5.9]) == 6 and usual_end([7.0]) == 8
+        assert usual_end([1000.0, 90.0, 100.0, 80.0]) == 150 and usual_end([0.0, 0.0, 4.0]) == 4
 
     def test_labels_do_not_touch(self):
         assert thinned([0, 10, 20, 30], [14] * 4, gap=5) == [0, 2] and thinned([], []) == []

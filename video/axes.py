@@ -138,8 +138,10 @@ def usual_end(values: Sequence[float] | np.ndarray, most: float = 3.0) -> float:
     That is done where the largest is more than `most` times what nine of ten do not exceed.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    largest, usual = float(numbers.max(initial=0)), float(np.quantile(numbers, 0.9)) if numbers.size else 0.0
-    return end_of(max(1.5 * usual, largest / 10) if largest > most * usual else largest)
+    largest, usual = float(numbers.max(initial=0)), 0.0
+    if numbers.size > 1:
+        usual = float(np.quantile(numbers, 0.9, method="lower"))
+    return end_of(max(1.5 * usual, largest / 10) if largest > most * usual > 0 else largest)
 
 
 def share(value: float) -> str:

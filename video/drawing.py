@@ -107,6 +107,11 @@ def panel_count(width: int, height: int) -> int:
     return 4 if height > width else 6
 
 
+def columns_of(width: int, height: int) -> int:
+    """How many frames of that size are legible beside each other at a node."""
+    return 2 if width > 2.2 * height else 3 if width >= height else 4
+
+
 def panel_width(
     frame_width: int, frame_height: int, columns: int, *, width: float = WIDTH, scale: int = SCALE
 ) -> tuple[int, int]:
@@ -127,7 +132,7 @@ def panel_grid(
 ) -> np.ndarray:
     """Pictures of one size with their captions, in rows: as many beside each other as are legible."""
     H, W, _ = panels[0].shape
-    columns = min(len(panels), columns or (2 if W > 2.2 * H else 3 if W >= H else 4))
+    columns = columns or min(len(panels), columns_of(W, H))
     cell, inner = panel_width(W, H, columns, width=width, scale=scale)
     labelled = []
     for panel, caption in zip(panels, captions, strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .canvas import BACKGROUND, SCALE, TEXT, Canvas, heading
-from .drawing import panel_grid, panel_width, scaled, shaded
+from .drawing import columns_of, panel_grid, panel_width, scaled, shaded
 
 _APART = 13.0  # pixels, at least, from arrow to arrow
 _LONGEST = 0.85  # of that, the longest arrow: it does not touch the next
@@ -22,9 +22,12 @@ def arrow_panels(
     frames: uint8 `[H, W, 3]`; motions: float `[bh, bw, 2]`, pixels down and right that each block moved since the frame
     before, NaN where that is not known. The longest arrow of all is nearly as long as arrows are apart.
     """
-    columns = min(len(frames), 3)
-    across = panel_width(frames[0].shape[1], frames[0].shape[0], columns)[1] if frames else 0
-    block *= across / frames[0].shape[1] / SCALE if frames else 1
+    if not frames:
+        return []
+    H, W, _ = frames[0].shape
+    columns = max(3, columns_of(W, H))
+    across = panel_width(W, H, columns)[1]
+    block *= across / W / SCALE
     means = [_thinned(motion, block) for motion in motions]
     known = [each[0][np.isfinite(each[0])] for each in means]
     longest = max((float(np.hypot(*each.reshape(-1, 2).T).max(initial=0)) for each in known), default=0.0)
