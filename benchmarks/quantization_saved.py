@@ -1,4 +1,4 @@
-"""Files in few bits, opened by ComfyUI's own loader and by ours: whether both give what the file's weights give.
+"""Files in few bits, opened by ComfyUI's own loader and by Load Quantized Model: whether they give what the weights do.
 
 What that is comes from a model with floating weights: those of the file, widened. For a process of its own whose Python
 has ComfyUI's folder on its path; nothing of the pack is registered there when ComfyUI opens the files.
@@ -7,7 +7,6 @@ has ComfyUI's folder on its path; nothing of the pack is registered there when C
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..host import quantized_layers, quantized_models, random_models
-from ..models import int8_linear
 from ..models.quantization import QuantizationKind, QuantizationSettings
 from ..models.quantized_files import quantize_file, read_layers, write_tensors
-from ..models.quantized_formats import FORMATS, QuantizedWeight, layer_config, quantize_weight
+from ..models.quantized_formats import FORMATS, QuantizedWeight
+from ..nodes.quantized_model_steps import load_model
 from .generation_clips import Tell
 from .patching_models import in_comfyui
 from .patching_network import relative
@@ -66,7 +65,7 @@ def _tried(family: str, kinds: list[QuantizationKind], native: tuple[str, ...], 
     layout = {name: (each.dtype, tuple(each.shape)) for name, each in tensors.items()}
     write_tensors(source, layout, iter(tensors.items()), quantized_models.model_metadata(model))
     true = _sampled(model, family)
-    loaders = {"core": random_models.open_file, "ours": lambda path: quantized_layers.load_model(path, _MATH)}
+    loaders = {"core": random_models.open_file, "ours": lambda path: load_model(Path(path))[0]}
 
     def off(wanted: Tensor, path: Path, which: str) -> float:
         return relative(wanted, _sampled(loaders[which](str(path)), family))
@@ -98,17 +97,3 @@ def _widened(model: Any, family: str, path: Path) -> Any:
 def _sampled(model: Any, family: str) -> Tensor:
     channels, size = _VIDEOS[family]
     return random_models.sample(model, family, size, width=_TEXT, channels=channels)
-
-
-def _quantize(weight: Tensor, rotated: bool, smoothing: Tensor | None) -> Mapping[str, Tensor]:
-    return quantize_weight(weight, "int8", rotated=rotated, smoothing=smoothing).tensors
-
-
-def _dequantize(weight: Tensor, scale: Tensor, rotated: bool, smoothing: Tensor | None) -> Tensor:
-    tensors = {"weight": weight, "weight_scale": scale}
-    tensors |= {} if smoothing is None else {"pre_quant_scale": smoothing}
-    shape = (weight.shape[0], weight.shape[1])
-    return QuantizedWeight("int8", shape, tensors, layer_config("int8", shape, rotated=rotated)).dequantize()
-
-
-_MATH = quantized_layers.Int8Math(int8_linear.int8_linear, int8_linear.pack, int8_linear.packs, _quantize, _dequantize)
