@@ -92,7 +92,8 @@ class TestComfyUI:
         (saved,) = outputs[nodes["SaveVideo"]]["images"]
         with VideoReader(server.output / saved["subfolder"] / saved["filename"]) as video:
             frames = [chunk.frames for chunk in video.chunks()]
-            assert (video.info.width, video.info.height, video.info.frame_rate, sum(map(len, frames))) == finished
+            rate = round(video.info.frame_rate, 2)  # with PyAV 14 Save Video copies in ticks of 1/90000 second
+            assert (video.info.width, video.info.height, rate, sum(map(len, frames))) == finished
         assert frames[0].std() > 1
         (fidelity,) = outputs[nodes["TokenReel_ProbeFidelity"]]["text"]  # muted until it is wished
         assert fidelity.startswith(f"3 steps, {probed}\n")
