@@ -1,6 +1,7 @@
 """The shipped workflows, and what their tests share: nodes, formats, and the reel that is their input."""
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +23,7 @@ EMBEDDED = {**BUILTIN_NODES, **OURS}
 KNOWN = {**EMBEDDED, **CORE_NODES}
 NOTES = {"Note", "MarkdownNote"}  # live in the editor only
 MUTED, BYPASSED = 2, 4  # modes of nodes that do not run; what goes into a bypassed one comes out of it
-REEL = "tokenreel_reel.mp4"
+REEL, TOKENS = "tokenreel_reel.mp4", "tokenreel_reel.tokens"
 
 
 def opened(name):
@@ -41,7 +42,7 @@ def twin(name):
 def to_api_format(graph, with_muted=False, bypassed=()):
     """What ComfyUI's editor sends for a graph; on demand also what is muted in it, and without nodes of some titles."""
     if with_muted:
-        graph = {**graph, "nodes": [{**node, "mode": 0} for node in graph["nodes"]]}
+        graph = {**graph, "nodes": [{**node, "mode": node["mode"] & ~MUTED} for node in graph["nodes"]]}
     modes = [BYPASSED if titled(node) in bypassed else node["mode"] for node in graph["nodes"]]
     graph = {**graph, "nodes": [{**node, "mode": mode} for node, mode in zip(graph["nodes"], modes, strict=True)]}
     return to_api(graph, facts_of_classes(KNOWN))
@@ -52,7 +53,8 @@ def titled(node):
 
 
 def write_reel(folder):
-    """A small reel under the name that the workflows use."""
+    """A small reel and the tokens of the large one, under the names that the workflows use."""
+    shutil.copy(FOLDER / TOKENS, folder)
     reel = render(96, 64, 8, 0.5)
     with VideoWriter(folder / REEL, width=96, height=64, frame_rate=Fraction(8)) as writer:
         for chunk in reel.chunks():
