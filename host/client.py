@@ -220,9 +220,11 @@ class ComfyClient:
         queue = self.get("/queue")
         if any(job[1] == prompt_id for job in queue["queue_running"]):
             return _RUNNING
-        waiting = sorted(job[0] for job in queue["queue_pending"])
         mine = [job[0] for job in queue["queue_pending"] if job[1] == prompt_id]
-        return f"waiting in the server's queue, place {waiting.index(mine[0]) + 1}" if mine else ""
+        if not mine:
+            return ""
+        before = len(queue["queue_running"]) + sum(job[0] < mine[0] for job in queue["queue_pending"])
+        return f"waiting in the server's queue, {before} before it" if before else _RUNNING
 
     def _read(self, answer: Any) -> bytes:
         try:

@@ -12,7 +12,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from comfyui_server import LOAD_CHECKOUT, comfyui_server, needs_comfyui
+from comfyui_server import comfyui_server, needs_comfyui
+from small_pack import SMALL_PACK, report
 
 from tokenreel.host import client, resources, server_events
 from tokenreel.host.client import ComfyClient, ServerError, run_on_server
@@ -191,6 +192,18 @@ def test_a_socket_that_breaks_is_said_and_the_job_goes_on(fake):
     assert said[1:] == ["running on the server"]
 
 
+def test_a_place_in_the_queue_is_said(fake):
+    pending = [[4, "p"], [3, "other"], [5, "later"]]
+    queues = [
+        {"queue_running": [[2, "first"]], "queue_pending": pending},
+        {"queue_running": [], "queue_pending": [[4, "p"]]},
+    ]
+    fake.answers |= {"/queue": [(200, queue) for queue in queues], "/history/p": [(200, {}), (200, {}), done()]}
+    said = []
+    run_on_server(NAMED, fake.url, {}, on_status=said.append)
+    assert said[1:] == ["waiting in the server's queue, 2 before it", "running on the server"]
+
+
 def test_a_job_that_the_server_has_lost(fake):
     fake.answers["/history/p"] = (200, {})
     with pytest.raises(ServerError, match=r"no longer knows the job: it was restarted"):
@@ -305,52 +318,6 @@ def test_servers_that_are_none(fake, tmp_path):
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
 
 
-SMALL_PACK = (
-    LOAD_CHECKOUT
-    + """
-import time
-from tokenreel.host import api, files, resources
-from tokenreel.host.api import io, ui
-
-class Report(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(node_id="TestReport", search_aliases=["x"], is_output_node=True,
-            inputs=[io.Video.Input("video", optional=True), io.Float.Input("seconds", default=0.0, advanced=True),
-                io.String.Input("error", default="")])
-
-    @classmethod
-    def execute(cls, seconds, error, video=None):
-        if error:
-            raise ValueError(error)
-        with resources.progress(int(seconds * 50), "waiting") as progress:
-            for _ in range(int(seconds * 50)):
-                time.sleep(0.02)
-                progress.update()
-        with files.output_path("report/x", ".txt") as file:
-            with open(file.path, "w") as out:
-                out.write(str(api.video_source(video)) if video else "none")
-        saved = ui.SavedResult(file.filename, file.subfolder, io.FolderType.output)
-        return io.NodeOutput(ui={"images": [saved], "text": [str(api.IS_COMFYUI)]})
-
-class Extension(api.ComfyExtension):
-    async def on_load(self):
-        files.register_model_folders()
-
-    async def get_node_list(self):
-        files.register_model_folders()  # ComfyUI 0.3.64 does not call on_load
-        return [Report]
-
-async def comfy_entrypoint():
-    return Extension()
-"""
-)
-
-
-def report(**inputs):
-    return {"r": {"class_type": "TestReport", "inputs": {"seconds": 0, "error": "", **inputs}}}
-
-
 @needs_comfyui
 @pytest.mark.slow
 @pytest.mark.comfyui
@@ -373,6 +340,13 @@ def test_a_real_server(tmp_path):
         with pytest.raises(NodeError, match=r"^node r \(TestReport\): it broke$"):
             run_on_server(report(error="it broke"), server.url, {})
 
+        said = []
+        run_on_server(report(seconds=5), server.url, {}, output_dir=tmp_path / "out", on_status=said.append)
+        *steps, whole = [line for line in said if not line.startswith("fetching")]
+        assert 1 <= len(steps) <= 3, said  # a line in two seconds
+        assert all(re.fullmatch(r"\[1/1\] TestReport: \d+%, \d+ of 250", line) for line in steps), said
+        assert re.fullmatch(r"\[1/1\] TestReport: [5-9]\.\d s", whole)
+
         timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         with pytest.raises(resources.Cancelled):
@@ -380,4 +354,4 @@ def test_a_real_server(tmp_path):
         with contextlib.suppress(ServerError):
             assert server.client.get("/queue")["queue_pending"] == []
         again = run_on_server(report(), server.url, {}, output_dir=tmp_path / "out")
-        assert [path.name for path in again.files] == ["x_00002_.txt"]
+        assert [path.name for path in again.files] == ["x_00003_.txt"]
