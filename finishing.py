@@ -14,6 +14,7 @@ import torch
 from .interpolation import Sound, find_cuts, interpolate_clip
 from .models.changed_tiles import THRESHOLD
 from .models.interpolator import MotionInterpolator
+from .models.network_checks import checked, networks_of
 from .models.upscale_reuse import REFRESH, ReusingUpscaler
 from .models.upscale_reuse import THRESHOLD as REUSE_THRESHOLD
 from .models.upscaled_betweens import UpscaledBetweens
@@ -98,6 +99,7 @@ def finish_clip(
         interpolator, static_threshold, check, device, upscale=reusing.frame, scale=reusing.scale
     )
     clip, size = visible(clip, target or TargetSize(scale=reusing.scale), reusing.scale, MARGIN)
-    report = interpolate_clip(clip, path, wanted, between, size=size, check=check, **options)
+    with checked(networks_of(reusing.upscaler), check):
+        report = interpolate_clip(clip, path, wanted, between, size=size, check=check, **options)
     share = {"upscaled_fraction": round(between.upscaled / report["frames"], 6)}
     return {**report, **share, **reusing.report(), "notes": report["notes"]}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .models.checkpoint import AnyTokenizer, VideoTokenizer
+from .models.network_checks import checked
 from .models.shots import MotionMeter
 from .models.stream_codec import check_match, decode_stream, encode_frames
 from .models.token_filling import TokenFiller
@@ -119,7 +120,7 @@ def generate(
     generator = torch.Generator("cpu").manual_seed(wanted.seed)
     knobs = {"steps": wanted.steps, "temperature": wanted.temperature, "generator": generator, "check": check}
     calls = filler.calls
-    with torch.inference_mode():
+    with torch.inference_mode(), checked([filler.net, *image.networks], check):
         job = _Job(tokens, image, filler, knobs, check, progress, cells)
         _make_single_frames(job)
         timing, shown = {"continue": _continue, "between": _between, "fill": _fill}[wanted.task](job, wanted)

@@ -20,6 +20,7 @@ import torch
 from .models.changed_regions import InBetweens
 from .models.changed_tiles import THRESHOLD, changed_tiles
 from .models.interpolator import Interpolator
+from .models.network_checks import checked, networks_of
 from .models.shots import MotionMeter
 from .stations import Advance, Check, Source, unwatched
 from .video.clips import Clip, VideoClip
@@ -193,7 +194,7 @@ def interpolate_clip(
         audio_start=sound.start if sound else 0,
         audio_duration=sound.length if sound else None,
     )
-    with torch.inference_mode(), writer:
+    with torch.inference_mode(), checked(networks_of(between.interpolator), check), writer:
         outputs = _made(plan, _knots(plan, chain([first], frames), clip), between)
         if size:
             outputs = (made._replace(frame=size.finish(made.frame)) for made in outputs)

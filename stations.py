@@ -16,6 +16,7 @@ import torch
 
 from .models.checkpoint import AnyTokenizer, ClipTokenizer
 from .models.clip_codec import decode_groups, encode_groups
+from .models.network_checks import checked
 from .models.stream_codec import EncodeResult, check_match, decode_stream, encode_frames, encode_stream
 from .tokens.accounting import report
 from .tokens.video_tokens import PFrame, VideoTokens
@@ -81,7 +82,7 @@ def encode_clip(
     meter = QualityMeter() if with_ssim else None
     observe = meter.update if meter else None
     chunks = (chunk.frames for chunk in clip.chunks())
-    with torch.inference_mode():
+    with torch.inference_mode(), checked(tokenizer.networks, check):
         if isinstance(tokenizer, ClipTokenizer):
             result = encode_groups(chunks, tokenizer, check=check, progress=progress, observe=observe)
         elif mode == "frames":
@@ -165,7 +166,7 @@ def decode_to_file(
         audio_start=audio_start,
         audio_duration=tokens.duration if audio is not None else None,
     )
-    with torch.inference_mode(), writer:
+    with torch.inference_mode(), checked(tokenizer.networks, check), writer:
         for frame, pts in zip(decoded_frames(tokens, tokenizer), tokens.pts, strict=True):
             check()
             writer.write(frame[np.newaxis], [pts])

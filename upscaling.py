@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .interpolation import Sound
+from .models.network_checks import checked, networks_of
 from .models.upscale_reuse import REFRESH, THRESHOLD, ReusingUpscaler
 from .models.upscaler import Upscaler
 from .stations import Advance, Check, Source, unwatched
@@ -86,7 +87,7 @@ def upscale_clip(
         audio_duration=sound.length if sound else None,
     )
     last = made = np.zeros((0, 0, 3), np.uint8)
-    with torch.inference_mode(), writer:
+    with torch.inference_mode(), checked(networks_of(reusing.upscaler), check), writer:
         for chunk in clip.chunks():
             check()
             for frame, tick in zip(chunk.frames, chunk.pts, strict=True):

@@ -26,6 +26,7 @@ class SparingInterpolator:
 
     def __init__(self, interpolator: Any):
         self._interpolator = interpolator
+        self.networks = getattr(interpolator, "networks", ())
         self._most: int | None = None  # once memory ran out: times at once that fitted
 
     def prepare(self, frame: Tensor) -> Any:
@@ -77,7 +78,7 @@ class CoreInterpolator:
             raise TypeError(
                 f"Invalid INTERP_MODEL ({type(patcher).__name__}). Connect ComfyUI's Load Frame Interpolation Model."
             )
-        self.device = patcher.load_device
+        self.device, self.networks = patcher.load_device, [self._model]
         self._dtype = patcher.model_dtype()
         self._align = max(1, getattr(self._model, "pad_align", 1))
         self._all_times = getattr(self._model, "forward_multi_timestep", None)

@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PREVIEW_SIDE = 512  # pixels, longest side of a live preview in ComfyUI's editor
+_SECONDS = 1.0  # ComfyUI is told at least so often how far the work is, if it goes on
+_CHECKS = 8  # looks for cancel that one item is taken to need until one has been seen
 _cancelled = threading.Event()
+_open_bars = threading.local()
 
 
 class Cancelled(Exception):  # noqa: N818 (not an error)
@@ -84,12 +88,16 @@ def image_dtype() -> torch.dtype:
 def check_cancelled() -> None:
     """Raise when the user has asked to stop. Call it for every chunk of work, at least every 250 ms.
 
-    Raises `Cancelled` on the embedded host and ComfyUI's own exception there: catch neither, clean up in `finally`.
+    In a `with` block of `progress` it also shows in ComfyUI that an item that takes long is going on. Raises
+    `Cancelled` on the embedded host and ComfyUI's own exception there: catch neither, clean up in `finally`.
     """
     if IS_COMFYUI:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
+        bar = getattr(_open_bars, "innermost", None)
+        if bar is not None:
+            bar.go_on()
     elif _cancelled.is_set():
         raise Cancelled("Interrupted.")
 
@@ -124,6 +132,9 @@ class Progress:
     def __init__(self, total: int | None, label: str):
         self.done = 0
         self.total = total
+        self._checks, self._most = 0, _CHECKS
+        self._told = 0.0
+        self._around: Progress | None = None
         self._comfyui: Any = None
         self._bar: Any = None
         if IS_COMFYUI:
@@ -144,20 +155,38 @@ class Progress:
         """
         check_cancelled()
         self.done += n
+        self._most, self._checks = max(self._most, self._checks), 0
         if self._comfyui is not None:
-            total = self.total or self.done + 1
-            self._comfyui.update_absolute(self.done, total, _preview(preview))
+            self._tell(self.done, preview)
         elif self._bar is not None:
             self._bar.total = self.total  # it may be found out late
             self._bar.update(n)
 
+    def go_on(self) -> None:
+        """Work on an item goes on: show a little more of it, always forward and never the whole."""
+        self._checks += 1
+        if self._comfyui is not None and time.monotonic() - self._told >= _SECONDS:
+            self._tell(self.done + int(100 * self._checks / (self._checks + self._most)) / 100)
+
+    def _tell(self, value: float, preview: np.ndarray | None = None) -> None:
+        import comfy.utils
+
+        total = self.total or self.done + 1
+        if time.monotonic() - self._told >= _SECONDS:
+            self._comfyui = comfy.utils.ProgressBar(total)  # drops steps below half a percent, but never its first
+            self._told = time.monotonic()
+        self._comfyui.update_absolute(value, total, _preview(preview))
+
     def __enter__(self) -> Progress:
         check_cancelled()
+        self._around = getattr(_open_bars, "innermost", None)
+        _open_bars.innermost = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        _open_bars.innermost = self._around
         if self._comfyui is not None and kind is None:
             self._comfyui.update_absolute(max(self.done, 1), max(self.done, 1))
         elif self._bar is not None:

@@ -55,6 +55,7 @@ class SparingUpscaler:
 
     def __init__(self, upscaler: Any):
         self._upscaler = upscaler
+        self.networks = getattr(upscaler, "networks", ())
         self.scale: int = upscaler.scale
         self.reach: int = upscaler.reach
         self.device: torch.device = upscaler.device
@@ -125,6 +126,7 @@ class CoreUpscaler:
         self.device = resources.device()
         self.dtype = _supported(descriptor, dtype)
         self._descriptor = copy.deepcopy(descriptor).to(device=self.device, dtype=self.dtype).eval()
+        self.networks = [self._descriptor.model]
         self._room = 0
         # of a compact network it is known: that many convolutions of 3 x 3
         depth = getattr(descriptor.model, "num_conv", None) if _architecture(descriptor) == "Compact" else None

@@ -26,8 +26,8 @@ def encode_groups(
 ) -> EncodeResult:
     """Encodes the first frame for itself and the others in groups of four; the last group repeats its last frame.
 
-    chunks: uint8 `[T, H, W, 3]` each, all of one size. check is called before each pass through the network, progress
-    with the number of frames done, observe with the source and the decoded frames, both uint8 `[T, H, W, 3]`.
+    chunks: uint8 `[T, H, W, 3]` each, all of one size. check is called before and after each pass through the network,
+    progress with the number of frames done, observe with a source and a decoded frame, both uint8 `[1, H, W, 3]`.
     """
     result, seen, known = EncodeResult(), None, None
     for frames in _grouped(single_frames(chunks)):
@@ -37,11 +37,13 @@ def encode_groups(
         coded = CFrame(codes[0].to(torch.int32).cpu().numpy(), len(frames))
         check()
         decoded, known = _decode(coded, tokenizer, known, *frames.shape[1:3])
+        check()
         errors = np.square(decoded.astype(np.float64) - frames).mean((1, 2, 3))
         result.frames.append(coded)
         result.psnr += [decibels(float(error)) for error in errors]
-        if observe:
-            observe(frames, decoded)
+        for source, made in zip(frames, decoded, strict=True) if observe else ():
+            check()
+            observe(source[np.newaxis], made[np.newaxis])
         if progress:
             progress(len(frames))
     return result

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 REACH = 4
 """Longest motion along one axis that the search begins with, in pixels of a sixteenth of the size."""
@@ -27,6 +27,9 @@ _TOLERANCE = 4.0  # grey levels: what differs by this along its motion counts ha
 _FIT = 6.0  # grey levels: what differs by this is thrown with a weight of 1/e
 _AGREE = 2.0  # pixels: as is what comes back this far from where it began
 _FRONT = 4.0  # pixels: motion against the surroundings beyond this makes nothing more of a thing in front
+
+STEPS = nn.Identity()
+"""The search's many small results pass through it, as through a part of a network: see `network_checks.checked`."""
 
 
 class Motion(NamedTuple):
@@ -102,7 +105,7 @@ class _Search:
 
     def cost(self, path: Tensor, window: int = 5) -> Tensor:
         """Mean difference along the motions over a window, `[B, 1, h, w]` in grey levels."""
-        return local_mean(_difference(self.here, sample(self.there, self.grid + path)), window)
+        return STEPS(local_mean(_difference(self.here, sample(self.there, self.grid + path)), window))
 
     def fully(self) -> Tensor:
         """The best motion of whole pixels; long ones must be better."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .flow_search import find_motion, flow_at, local_mean, pixel_grid, sample
+from .flow_search import STEPS, find_motion, flow_at, local_mean, pixel_grid, sample
 from .network_config import NetworkConfig
 
 SCALES = (16, 8, 4, 2, 1)
@@ -268,6 +268,8 @@ def blend(first: Tensor, second: Tensor, flow: Tensor, share: Tensor) -> Tensor:
 class FlowInterpolator:
     """Follows the motion that `find_motion` finds, and blends along it. Needs no weights."""
 
+    networks = (STEPS,)
+
     def prepare(self, frame: Tensor) -> None:
         """Nothing is kept."""
 
@@ -303,7 +305,7 @@ class NetInterpolator:
     """An IFNet that starts from the flow of `find_motion`; if not `started`, all comes from the network."""
 
     def __init__(self, net: IFNet, started: bool = True):
-        self.net, self.started = net, started
+        self.net, self.started, self.networks = net, started, (net, STEPS)
 
     @torch.inference_mode()
     def prepare(self, frame: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ class NetUpscaler:
         self.scale, self.reach = net.config.scale, net.config.reach
         net = net.eval().requires_grad_(False)
         self.net = net.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = [self.net]
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> Tensor:

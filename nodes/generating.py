@@ -13,6 +13,7 @@ from ..models import checkpoint
 from ..models.checkpoint import GENERATORS
 from ..models.fast_networks import PRECISIONS, fast_generator
 from ..models.generator import TokenGenerator
+from ..models.network_checks import checked
 from ..models.token_filling import TokenFiller
 from ..video.completion import MOST_FRAMES, MOST_STEPS, MOST_TEMPERATURE, TASKS, USUAL_FRAMES, Completion
 from . import types
@@ -132,7 +133,7 @@ class GenerateTokens(io.ComfyNode):
         tokenizer = tokenizer or find_tokenizer(tokens)
         net = load_generator(attention) if generator is None else generator
         made = generate_with_progress(tokens, net, tokenizer, wanted)
-        with torch.inference_mode():
+        with torch.inference_mode(), checked(tokenizer.networks, resources.check_cancelled):
             preview = to_images([draw_preview(made, tokenizer, resources.check_cancelled)[np.newaxis]])
         text = describe_generation(made.report)
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (text,)}

@@ -1,0 +1,31 @@
+"""Networks whose passes can be stopped halfway: large frames keep a processor busy for seconds in one pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import nn
+
+
+def networks_of(engine: Any) -> Iterable[nn.Module]:
+    """The networks of an interpolator or upscaler, if it has any."""
+    return getattr(engine, "networks", ())
+
+
+@contextlib.contextmanager
+def checked(networks: Iterable[nn.Module], check: Callable[[], None]) -> Iterator[None]:
+    """In this `with` block, `check` is called before each part of these networks runs; it may raise to cancel.
+
+    What networks give stays the same, bit for bit. Nothing stays on them afterwards, whatever happens in the block.
+    """
+
+    def before(part: nn.Module, given: tuple[Any, ...]) -> None:
+        check()
+
+    with contextlib.ExitStack() as hooks:
+        for network in networks:
+            for part in network.modules():
+                hooks.callback(part.register_forward_pre_hook(before).remove)
+        yield
