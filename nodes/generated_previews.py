@@ -8,7 +8,7 @@ from ..generation import Generated
 from ..models.checkpoint import AnyTokenizer
 from ..stations import decoded_frames
 from ..tokens.video_tokens import CELL
-from ..video.drawing import STATES, outlined, panel_count, state_sheet
+from ..video.drawing import STATES, outlined_panel, panel_count, state_sheet
 from .inspecting import spread
 
 _COLOURS = dict(zip(("known", "generated", "repeated", "faded"), STATES, strict=True))
@@ -35,9 +35,11 @@ def draw_preview(made: Generated, tokenizer: AnyTokenizer, check: Callable[[], N
         check()
         panel, cells = next(decoded_frames(tokens.trim(index, index + 1), tokenizer)), made.made[index]
         partly = cells.any() and not cells.all()
-        panels.append(outlined(panel, cells, _COLOURS["generated"], cell=CELL) if partly else panel)
+        if partly:
+            panel = outlined_panel(panel, cells, _COLOURS["generated"], cell=CELL, panels=len(indices))
+        panels.append(panel)
         states.append("known" if partly else made.ways[index])
-        captions.append(f"{index} {f'{cells.mean():.0%} filled in' if partly else states[-1]}")
+        captions.append(f"{index}: {f'{cells.mean():.0%} filled in' if partly else states[-1]}")
     facts = made.report
     title = (
         f"Frames {indices[0]} to {indices[-1]} of {facts['frames']}\n"

@@ -184,7 +184,7 @@ class TestAxes:
 
     def test_outliers_do_not_stretch_an_axis(self):
         assert usual_end([1.0, 2.0, 2.9]) == 3 and usual_end([]) == 1
-        assert usual_end([2.0] * 40 + [11.0]) == 3 and usual_end([2.0] * 40 + [1000.0]) == 100
+        assert usual_end([2.0] * 40 + [11.0]) == 3 and usual_end([2.0] * 40 + [1000.0]) == 20
         assert usual_end([2.0] * 40 + [5.9]) == 6 and usual_end([7.0]) == 8
         assert usual_end([1000.0, 90.0, 100.0, 80.0]) == 150 and usual_end([0.0, 0.0, 4.0]) == 4
 

@@ -15,6 +15,7 @@ from tokenreel.video.drawing import (
     heat_overlay,
     heat_sheet,
     outlined,
+    outlined_panel,
     panel_count,
     panel_grid,
     scaled,
@@ -197,6 +198,20 @@ class TestOutlines:
 
     def test_nothing_marked(self):
         assert (outlined(flat(16, 16), np.zeros((2, 2), bool), STATES[1]) == 128).all()
+
+
+class TestOutlinedPanels:
+    @pytest.mark.parametrize("times", [1, 20])
+    def test_lines_are_as_wide_whatever_the_size_of_frames(self, times):
+        cells = np.zeros((4, 6), bool)
+        cells[1:3, 2:4] = True
+        panel = outlined_panel(flat(32 * times, 48 * times), cells, STATES[1], cell=8 * times, panels=6)
+        marked = (panel == STATES[1]).all(-1)
+        rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+        h, w, _ = panel.shape
+        assert w == 224 and h == pytest.approx(w * 2 / 3, abs=1)
+        assert rows.min() == pytest.approx(h / 4, abs=1) and columns.max() == pytest.approx(w * 4 / 6 - 1, abs=1)
+        assert marked[h // 2].sum() == marked[:, w // 2].sum() == 4
 
 
 class TestStateSheet:

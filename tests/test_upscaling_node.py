@@ -10,7 +10,7 @@ from tokenreel.host import files
 from tokenreel.host.video_handles import VideoComponents, VideoFromComponents, VideoFromFile
 from tokenreel.models.upscaler import BicubicUpscaler
 from tokenreel.nodes.sampling import SampleFrames
-from tokenreel.nodes.upscale_previews import MOST, PreviewingUpscaler, Previews, marked
+from tokenreel.nodes.upscale_previews import MOST, PreviewingUpscaler, Previews
 from tokenreel.nodes.upscaling import UpscaleVideo
 from tokenreel.video.canvas import SERIES
 from tokenreel.video.frames import resize, uint8_to_image
@@ -254,11 +254,18 @@ class TestPreviewSheet:
         previews = self.previews(100)
         assert len(previews.shares) == 100 and previews.shares[0] == 1 and sum(previews.shares[1:]) == 0
 
-    def test_what_was_computed_is_outlined_where_the_rest_was_not(self):
-        changed = np.array([[True, False]])
-        shown = marked(np.full((16, 32, 3), 200, np.uint8), changed, 16)
-        assert (shown[8, 8] == 200).all() and (shown[8, 24] == 100).all() and (shown[0, :16] == SERIES[0]).all()
-        assert (marked(np.full((16, 32, 3), 200, np.uint8), ~changed | changed, 16) == 200).all()
+    @pytest.mark.parametrize("times", [1, 40])
+    def test_what_was_computed_is_bright_and_outlined_however_large_frames_are(self, times):
+        changed, previews = np.array([[True, False]] * 2), Previews()
+        for tiles in (changed, changed):
+            previews.add(np.full((32 * times, 32 * times, 3), 200, np.uint8), tiles, 16 * times)
+        assert (previews.frames[0][0, 8, 8] == 200).all() and (previews.frames[0][0, 8, -8] == 100).all()
+        sheet = previews.sheet()
+        lines = (sheet == SERIES[0]).all(-1)[40:360]
+        assert (
+            lines.any(0).sum() > 300 and (lines.sum(0) > 140).sum() >= 4
+        )  # across, and upright ones of two pixels each
+        assert (sheet == 200).all(-1).any() and (sheet == 100).all(-1).any()
 
 
 def test_node_shows_what_was_computed(video):

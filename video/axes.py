@@ -141,7 +141,7 @@ def usual_end(values: Sequence[float] | np.ndarray, most: float = 3.0) -> float:
     largest, usual = float(numbers.max(initial=0)), 0.0
     if numbers.size > 1:
         usual = float(np.quantile(numbers, 0.9, method="lower"))
-    return end_of(max(1.5 * usual, largest / 10) if largest > most * usual > 0 else largest)
+    return end_of(max(1.5 * usual, largest / 50) if largest > most * usual > 0 else largest)
 
 
 def share(value: float) -> str:

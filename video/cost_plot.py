@@ -10,7 +10,7 @@ COLOURS = SERIES[:5]
 """Of the parts in their order."""
 _BAR = 9  # pixels that a bar is high
 _ROW = LINE + _BAR + 5  # pixels of a name and its bar
-_VALUE = 42  # pixels right of the longest bar, for its number
+_VALUE = 48  # pixels right of the longest bar, for its number
 _INDENT = 12  # pixels; before the name of the chosen one stands a mark
 
 

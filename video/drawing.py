@@ -62,6 +62,15 @@ def outlined(frame: np.ndarray, cells: np.ndarray, colour: Colour, *, cell: int 
     return np.where((marked & ~inner)[..., np.newaxis], np.array(colour, np.uint8), frame)
 
 
+def outlined_panel(frame: np.ndarray, cells: np.ndarray, colour: Colour, *, cell: float, panels: int) -> np.ndarray:
+    """As `outlined`, as large as `panel_grid` shows one of so many panels, so that lines do not get lost."""
+    H, W, _ = frame.shape
+    picture = scaled(frame, panel_width(W, H, min(panels, columns_of(W, H)))[1])
+    h, w, _ = picture.shape
+    rows, columns = (((np.arange(small) + 0.5) * large / small / cell).astype(int) for small, large in ((h, H), (w, W)))
+    return outlined(picture, cells[rows][:, columns], colour, cell=1)
+
+
 def framed(panel: np.ndarray, colour: Colour) -> np.ndarray:
     """The panel with its outermost pixels in a colour: about 2 in 120 on each side."""
     edge = max(1, round(max(panel.shape[:2]) * _EDGE / 120))

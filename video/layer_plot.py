@@ -25,7 +25,7 @@ def layer_plot(errors: Sequence[float], kinds: Sequence[str], *, title: str, wid
     known = np.isfinite(values)
     axis = {**frames_axis(len(values)), "x_name": "layer, from the first"}
     largest, most = float(values[known].max(initial=0)), usual_end(values[known])
-    name = "relative error" + (f", up to {largest:.3%}, cut off" if largest > most else "")
+    name = "relative error" + (f", up to {share(round(largest, 5))}, cut off" if largest > most else "")
     plot = Plot(y=(0.0, most), y_name=name, y_text=share, width=width, **axis)
     names = list(dict.fromkeys(kinds))
     colours = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
