@@ -124,6 +124,8 @@ kept, _ = load(saved(model))
 seen["kept"] = [off(sample(kept, "wan"), out), sum(hasattr(each, "quant_format") for each in
     kept.model.diffusion_model.modules())]
 seen["nothing"] = load(saved(source, "plain"), True)[1]
+steps.is_faster = lambda *args: True
+seen["all"] = load(name, True)[1]
 steps.is_faster = never
 seen["plain"] = load(name)[1]
 print(json.dumps(seen))
@@ -280,7 +282,7 @@ class TestFast:
     def test_layers_are_packed_or_widened_as_quantize_model_does(self, fast):
         timed, report, kinds, packed, apart, lora, again = fast["fast"]
         assert timed == [[True, 256, True], [True, 256, True], [True, 512, True]]  # once for each shape
-        assert "18 of the layers in int8 run in float, which is faster here" in report
+        assert "fast: 18 of the layers in int8 run in float, which is faster here" in report.splitlines()
         assert kinds == [True, True] and packed == [True, True]
         assert apart < 0.01 and lora > 0.001 and again == 0.0
 
@@ -290,7 +292,8 @@ class TestFast:
 
     def test_only_where_it_is_asked_for_and_of_use(self, fast):
         assert fast["nothing"].splitlines()[2] == "Note: fast does nothing here, it is for int8 on a CPU."
-        assert "float, which" not in fast["plain"] and "fast" not in fast["plain"]
+        assert "fast: int8 is faster here in all of its layers" in fast["all"].splitlines()
+        assert "fast" not in fast["plain"]
 
 
 @needs_comfyui
