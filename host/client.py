@@ -329,8 +329,9 @@ def _problems(answer: dict[str, Any], workflow: Workflow) -> list[Problem]:
     problems = []
     for node_id, node in (answer.get("node_errors") or {}).items():
         for error in node["errors"]:
-            text = f"{error['message']}: {error['details']}" if error.get("details") else error["message"]
             input_name = (error.get("extra_info") or {}).get("input_name", "")
+            details = error.get("details")  # often no more than the input's name
+            text = error["message"] if details in (None, "", input_name) else f"{error['message']}: {details}"
             where = (node_id, node["class_type"], input_name, title_of(workflow, node_id))
             problems.append(Problem(error["type"], " ".join(text.split()), *where))
     if not problems:

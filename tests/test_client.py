@@ -236,6 +236,10 @@ def test_what_the_server_refuses(fake, tmp_path):
     with pytest.raises(WorkflowError, match=r"^node 1 \(LoadVideo\), input file: Value not in list: file: 'x'$") as e:
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
     assert e.value.problems[0].type == "value_not_in_list"
+    error["details"] = "file"
+    with pytest.raises(WorkflowError, match=r"input file: Value not in list$"):
+        run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
+    error["details"] = "file: 'x'"
     titled = {"1": {**WORKFLOW["1"], "_meta": {"title": "Clip"}}}
     with pytest.raises(WorkflowError, match=r"^node 1 \(Clip, LoadVideo\), input file: Value not in list: file: 'x'$"):
         run_on_server(titled, fake.url, {}, input_dir=tmp_path)

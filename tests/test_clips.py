@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
+import tokenreel
 from tokenreel.host import clip_reports
 from tokenreel.host.clip_reports import (
     DONE,
@@ -21,6 +24,7 @@ from tokenreel.host.clips import Clip, clip_input, find_clips, with_clip
 from tokenreel.host.runner import RunResult
 from tokenreel.host.workflow import WorkflowError
 
+ROOT = Path(tokenreel.__file__).parent
 WORKFLOW = {
     "1": {"class_type": "LoadVideo", "inputs": {"file": "a.mp4"}, "_meta": {"title": "Clip"}},
     "2": {"class_type": "Work", "inputs": {"video": ["1", 0], "mask": "mask.png", "size": 8}},
@@ -219,6 +223,12 @@ class TestReports:
         with pytest.raises(OSError, match="no room"):
             keep_results(result, str(staged), str(kept), ClipReport("c", "c.mp4", "aa", "bb"))
         assert read_whole(kept, self.wanted) is None
+
+    def test_docs_tell_every_entry(self, kept):
+        text = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
+        table = text[text.index("| `job.json` | |") :].split("\n\n")[0].splitlines()[2:]
+        told = [name for line in table for name in re.findall("`([a-z0-9_]+)`", line.split("|")[1])]
+        assert told == list(json.loads((kept / "job.json").read_text()))
 
     def test_a_failed_job_says_why(self, tmp_path):
         report = ClipReport("c", "c.mp4", "aa", "bb", attempts=[Attempt("a", 1, "no"), Attempt("b", 2, "never")])
