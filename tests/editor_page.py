@@ -87,6 +87,17 @@ class Editor:
         """What the editor shows of missing nodes and other errors."""
         return self.page.run("document.querySelector('[data-testid=error-overlay]')?.innerText ?? ''")
 
+    def switch(self, setting: str, value: Any) -> None:
+        self.page.run(f"app.extensionManager.setting.set({setting!r}, {json.dumps(value)}).then(() => true)")
+
+    def settled(self) -> list[list[float]]:
+        """Number, place and size of each node, as soon as they do not change any more."""
+        before = None
+        while (boxes := self.nodes("[node.id, ...node.pos, ...node.size]")) != before:
+            before = boxes
+            time.sleep(0.4)
+        return boxes
+
     def sent(self) -> dict[str, Any]:
         """What Run sends to the server."""
         prompt = json.loads(self.page.run("app.graphToPrompt().then(prompt => JSON.stringify(prompt.output))"))

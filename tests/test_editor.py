@@ -3,6 +3,7 @@
 Opened once for all tests. What the console says before anything of ours is there is the editor's own business.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import torch
 from chromium import needs_chromium
 from comfyui_server import needs_comfyui, run_in_comfyui
 from editor_page import CANCEL, EMPTY, comfyui_editor
-from model_stand_ins import RANDOM_TEXT, SAVE_RANDOM_WAN
+from model_stand_ins import RANDOM_TEXT, SAVE_RANDOM_MODELS
 from safetensors.torch import load_file
 from shipped_workflows import FOLDER, NAMES, OURS, REEL, needs_model, opened, twin, write_reel
 
@@ -36,7 +37,7 @@ pytestmark = [needs_comfyui, needs_chromium, pytest.mark.comfyui, pytest.mark.sl
 @pytest.fixture(scope="module")
 def editor(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
-    run_in_comfyui(SAVE_RANDOM_WAN, str(base / "models"))
+    run_in_comfyui(SAVE_RANDOM_MODELS, str(base / "models"))
     (base / "input").mkdir()
     write_reel(base / "input")
     shutil.copy(FOLDER / REEL, base / "input" / LONG)
@@ -121,6 +122,37 @@ class TestRun:
         texts = editor.nodes("String(node.widgets[0].value)", among="node.type === 'PreviewAny'")
         assert sum("tokens, " in each for each in texts) == 2 and any("PSNR" in each for each in texts)
         assert editor.errors() == []
+
+
+class TestNodes2:
+    """With the other way in which the editor draws nodes: as elements of the page, which take more room."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def drawn_as_elements(cls, editor):
+        editor.switch("Comfy.VueNodes.Enabled", True)
+        yield
+        editor.switch("Comfy.VueNodes.Enabled", False)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_nothing_is_covered(self, editor, name):
+        editor.open(opened(name), name)
+        editor.page.wait(f"document.querySelectorAll('[data-node-id]').length === {len(opened(name)['nodes'])}")
+        boxes = editor.settled()
+        for (one, x, y, w, h), (other, other_x, other_y, other_w, other_h) in itertools.combinations(boxes, 2):
+            beside = x + w <= other_x or other_x + other_w <= x
+            below = y + h <= other_y - 30 or other_y + other_h <= y - 30  # the title is above the box
+            assert beside or below, (one, other)
+        assert editor.errors() == []
+
+    def test_previews_appear(self, editor):
+        editor.open(opened(UPSCALE), UPSCALE)
+        editor.choose(2, engine="bicubic", scale=1.5)
+        editor.run()
+        for node_id, shown in ((3, "video"), (4, "img")):
+            loaded = "(each => each?.videoWidth || each?.naturalWidth)"
+            editor.page.wait(f"!!{loaded}(document.querySelector('[data-node-id=\"{node_id}\"] {shown}'))")
+        assert "reused" in editor.page.run("document.querySelector('[data-node-id=\"5\"] textarea').value")
 
 
 class TestCancel:
