@@ -41,8 +41,8 @@ class ClipReport:
 
     clip: str  # its folder below the output folder
     source: str  # its file name
-    source_sha256: str
     work_sha256: str
+    source_sha256: str = ""  # once it has been read
     status: str = FAILED
     attempts: list[Attempt] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)  # name below the clip's folder, bytes, sha256
@@ -85,12 +85,20 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def read_whole(folder: str | os.PathLike[str], wanted: ClipReport) -> ClipReport | None:
-    """The report of an earlier run in a clip's folder, if that was the same clip and work, and its files are whole."""
+def read_whole(folder: str | os.PathLike[str], wanted: ClipReport, source: str) -> ClipReport | None:
+    """The report of an earlier run in a clip's folder, if that was the same clip and work, and its files are whole.
+
+    `source` is the clip's file; its digest is taken only where everything else is the same.
+    """
     try:
         saved = json.loads(Path(folder, REPORT).read_text(encoding="utf-8"))
-        same = all(saved[key] == getattr(wanted, key) for key in ("clip", "source_sha256", "work_sha256"))
-        if not same or (saved["format"], saved["version"], saved["status"]) != (_FORMAT, _VERSION, DONE):
+        if (saved["clip"], saved["work_sha256"]) != (wanted.clip, wanted.work_sha256) or (
+            saved["format"],
+            saved["version"],
+            saved["status"],
+        ) != (_FORMAT, _VERSION, DONE):
+            return None
+        if file_digest(source) != saved["source_sha256"]:
             return None
         for entry in saved["files"]:
             path = files.contained(os.fspath(folder), entry["name"])

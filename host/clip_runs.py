@@ -72,8 +72,8 @@ def run_clips(
     jobs = []
     for clip in clips:
         resources.check_cancelled()
-        report = ClipReport(clip.name, os.path.basename(clip.path), file_digest(clip.path), work)
-        old = read_whole(os.path.join(output_dir, clip.name), report) if resume else None
+        report = ClipReport(clip.name, os.path.basename(clip.path), work)
+        old = read_whole(os.path.join(output_dir, clip.name), report, clip.path) if resume else None
         jobs.append(_Job(clip, old or report))
     skipped = sum(job.report.skipped for job in jobs)
     if skipped:
@@ -193,6 +193,7 @@ class _Spread:
         staged = tempfile.mkdtemp(dir=self._staging)
         job.report.attempts.append(attempt)
         try:
+            job.report.source_sha256 = file_digest(job.clip.path)
             result = target.run(job.clip, staged, lambda line: self._tell_step(job, target, line))
             attempt.seconds = round(time.monotonic() - begin, 3)
             keep_results(result, staged, os.path.join(self._output_dir, job.clip.name), job.report)

@@ -12,6 +12,7 @@ from . import files
 from .workflow import Problem, Workflow, WorkflowError, find_node
 
 _LOADER, _LOADER_INPUT = "LoadVideo", "file"
+_MORE_VIDEOS = (".mkv", ".m4v")  # not every system's list of types has these
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def _videos_below(folder: str, without: str) -> Iterator[str]:
             if not name.startswith(".") and os.path.realpath(os.path.join(here, name)) != without
         )
         for name in sorted(names):
-            if not name.startswith(".") and (mimetypes.guess_type(name)[0] or "").startswith("video/"):
+            is_video = (mimetypes.guess_type(name)[0] or "").startswith("video/")
+            if not name.startswith(".") and (is_video or name.lower().endswith(_MORE_VIDEOS)):
                 yield os.path.join(here, name)
 
 

@@ -136,7 +136,7 @@ class TestWork:
 
 class TestReports:
     @pytest.fixture
-    def kept(self, tmp_path):
+    def kept(self, tmp_path, source):
         """A run with two numbered files and a text that names one, kept in the folder `clip`."""
         staged = tmp_path / "staged"
         (staged / "v").mkdir(parents=True)
@@ -144,11 +144,16 @@ class TestReports:
             (staged / "v" / f"x_{number:05}_.mp4").write_bytes(b"film %d" % number)
         result = RunResult(ui={"5": {"text": ["x_00002_.mp4 and x_00003_.mp4, 14 bytes"]}})
         result.files = [staged / "v" / "x_00003_.mp4", staged / "v" / "x_00002_.mp4"]
-        report = ClipReport("c", "c.mp4", "aa", "bb", attempts=[Attempt("here", 1.5)])
+        report = ClipReport("c", "c.mp4", "bb", file_digest(source), attempts=[Attempt("here", 1.5)])
         keep_results(result, str(staged), str(tmp_path / "clip"), report)
         return tmp_path / "clip"
 
-    wanted = ClipReport("c", "c.mp4", "aa", "bb")
+    wanted = ClipReport("c", "c.mp4", "bb")
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        (tmp_path / "c.mp4").write_bytes(b"clip")
+        return str(tmp_path / "c.mp4")
 
     def test_what_is_kept(self, kept):
         assert (kept / "v" / "x_00001_.mp4").read_bytes() == b"film 2"
@@ -158,23 +163,27 @@ class TestReports:
         assert saved["texts"] == {"5": "x_00001_.mp4 and x_00002_.mp4, 14 bytes"}
         assert (saved["status"], saved["attempts"]) == ("done", [{"on": "here", "seconds": 1.5, "error": ""}])
 
-    def test_is_found_again(self, kept):
-        report = read_whole(kept, self.wanted)
+    def test_is_found_again(self, kept, source):
+        report = read_whole(kept, self.wanted, source)
         assert report.skipped and report.status == DONE and len(report.files) == 2
         assert report.attempts == [Attempt("here", 1.5)]
 
-    @pytest.mark.parametrize("change", [{"source_sha256": "xx"}, {"work_sha256": "xx"}, {"clip": "d"}])
-    def test_other_clips_and_other_work_are_not(self, kept, change):
-        assert read_whole(kept, ClipReport(**{**vars(self.wanted), **change})) is None
+    @pytest.mark.parametrize("change", [{"work_sha256": "xx"}, {"clip": "d"}])
+    def test_other_names_and_other_work_are_not(self, kept, source, change):
+        assert read_whole(kept, ClipReport(**{**vars(self.wanted), **change}), source) is None
+
+    def test_another_clip_of_that_name_is_not(self, kept, source):
+        Path(source).write_bytes(b"film")
+        assert read_whole(kept, self.wanted, source) is None
 
     @pytest.mark.parametrize("damage", ["gone", "shorter", "changed"])
-    def test_damaged_files_are_noticed(self, kept, damage):
+    def test_damaged_files_are_noticed(self, kept, damage, source):
         path = kept / "v" / "x_00001_.mp4"
         if damage == "gone":
             path.unlink()
         else:
             path.write_bytes(b"film" if damage == "shorter" else b"film 9")
-        assert read_whole(kept, self.wanted) is None
+        assert read_whole(kept, self.wanted, source) is None
 
     @pytest.mark.parametrize(
         "change",
@@ -187,24 +196,24 @@ class TestReports:
             {"attempts": [{"x": 1}]},
         ],
     )
-    def test_other_reports_are_not_trusted(self, kept, change):
+    def test_other_reports_are_not_trusted(self, kept, change, source):
         saved = json.loads((kept / "job.json").read_text())
         (kept / "job.json").write_text(json.dumps({**saved, **change}))
-        assert read_whole(kept, self.wanted) is None
+        assert read_whole(kept, self.wanted, source) is None
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "tokenreel clip job"}'])
-    def test_what_is_no_report(self, tmp_path, text):
+    def test_what_is_no_report(self, tmp_path, text, source):
         (tmp_path / "job.json").write_text(text)
-        assert read_whole(tmp_path, self.wanted) is None
+        assert read_whole(tmp_path, self.wanted, source) is None
 
-    def test_a_report_cannot_name_files_elsewhere(self, kept):
+    def test_a_report_cannot_name_files_elsewhere(self, kept, source):
         saved = json.loads((kept / "job.json").read_text())
         (kept.parent / "x").write_bytes(b"x")
         entry = {"name": "../x", "bytes": 1, "sha256": file_digest(kept.parent / "x")}
         (kept / "job.json").write_text(json.dumps({**saved, "files": [entry]}))
-        assert read_whole(kept, self.wanted) is None
+        assert read_whole(kept, self.wanted, source) is None
 
-    def test_an_interrupted_move_is_not_done(self, kept, tmp_path, monkeypatch):
+    def test_an_interrupted_move_is_not_done(self, kept, tmp_path, monkeypatch, source):
         """Neither by the old report nor by a new one."""
         staged = tmp_path / "again"
         staged.mkdir()
@@ -221,8 +230,8 @@ class TestReports:
 
         monkeypatch.setattr(clip_reports.os, "replace", replace)
         with pytest.raises(OSError, match="no room"):
-            keep_results(result, str(staged), str(kept), ClipReport("c", "c.mp4", "aa", "bb"))
-        assert read_whole(kept, self.wanted) is None
+            keep_results(result, str(staged), str(kept), ClipReport("c", "c.mp4", "bb"))
+        assert read_whole(kept, self.wanted, source) is None
 
     def test_docs_tell_every_entry(self, kept):
         text = (ROOT / "docs" / "headless.md").read_text(encoding="utf-8")
@@ -230,8 +239,8 @@ class TestReports:
         told = [name for line in table for name in re.findall("`([a-z0-9_]+)`", line.split("|")[1])]
         assert told == list(json.loads((kept / "job.json").read_text()))
 
-    def test_a_failed_job_says_why(self, tmp_path):
-        report = ClipReport("c", "c.mp4", "aa", "bb", attempts=[Attempt("a", 1, "no"), Attempt("b", 2, "never")])
+    def test_a_failed_job_says_why(self, tmp_path, source):
+        report = ClipReport("c", "c.mp4", "bb", attempts=[Attempt("a", 1, "no"), Attempt("b", 2, "never")])
         write_report(tmp_path, report)
         assert report.error == "never"
-        assert read_whole(tmp_path, self.wanted) is None
+        assert read_whole(tmp_path, self.wanted, source) is None
