@@ -21,8 +21,10 @@ SAME_EVERYWHERE = {"PSNR", "SSIM", "cfg", "token", "tokenizer"}
 CORE_TYPES = {"BOOLEAN", "COMBO", "FLOAT", "INT", "STRING", "CONDITIONING", "IMAGE", "LATENT", "MASK", "MODEL", "VIDEO"}
 CORE_TYPES |= {"INTERP_MODEL", "UPSCALE_MODEL"}
 CORE_NODES = {  # what ComfyUI calls nodes of its own that ours are wired to
-    "zh": {"UNet加载器", "加载放大模型", "加载帧插值模型"},
-    "ja": {"拡散モデルを読み込む", "拡大モデルを読み込む", "フレーム補間モデルを読み込む"},
+    "zh": "UNet加载器 K采样器 LTXV条件 Torch编译模型 EasyCache 加载视频 创建视频 保存视频 "
+    "加载放大模型 加载帧插值模型 预览图像 预览任意",
+    "ja": "拡散モデルを読み込む Kサンプラー LTXV条件付け Torchコンパイルモデル EasyCache ビデオを読み込む "
+    "動画を作成 ビデオを保存 拡大モデルを読み込む フレーム補間モデルを読み込む 画像プレビュー プレビュー任意",
 }
 
 each_language = pytest.mark.parametrize("language", LANGUAGES)
@@ -135,10 +137,21 @@ class TestTranslations:
     def test_what_is_quoted_is_there(self, language):
         """Other inputs, outputs and nodes are named as the editor shows them in this language."""
         said = read(language)
-        nodes = {node["display_name"] for node in said.values()} | CORE_NODES[language]
-        for path, text in flatten(said).items():
-            sockets = {socket["name"] for side in ("inputs", "outputs") for socket in said[path[0]][side].values()}
-            assert set(QUOTED[language].findall(text)) <= nodes | sockets, path
+        names = {node["display_name"] for node in said.values()} | set(CORE_NODES[language].split())
+        for node_id, node in said.items():
+            own = {socket["name"] for side in ("inputs", "outputs") for socket in node[side].values()}
+            for text in flatten(node).values():
+                assert set(QUOTED[language].findall(text)) <= names | own, node_id
+
+    def test_what_help_pages_quote_is_there(self, language):
+        said = read(language)
+        names = {node["display_name"] for node in said.values()} | set(CORE_NODES[language].split())
+        names |= {
+            socket["name"] for node in said.values() for side in ("inputs", "outputs") for socket in node[side].values()
+        }
+        for node_id in said:
+            page = (ROOT / "web" / "docs" / node_id / f"{language}.md").read_text(encoding="utf-8")
+            assert set(QUOTED[language].findall(page)) <= names, node_id
 
 
 @pytest.mark.parametrize("language", ["en", *LANGUAGES])
