@@ -22,6 +22,7 @@ from .quantized_model_steps import (
     save_model,
 )
 from .sources import to_images
+from .stoppable_models import stoppable
 
 
 def _wishes() -> list[Any]:
@@ -205,7 +206,7 @@ def _quantized(
 ) -> tuple[Any, QuantizationReport]:
     recorded = None
     if sampling is not None:
-        with resources.progress(2 * sampling.steps, "sampling") as bar:
+        with stoppable(model), resources.progress(2 * sampling.steps, "sampling") as bar:
             recorded = record_model(model, sampling, bar.update)
     inputs = None if recorded is None else recorded.inputs
     disk = WeightStore(Path(files.temp_path(".weights"))) if on_disk else contextlib.nullcontext()
@@ -213,7 +214,7 @@ def _quantized(
         options = {"kept": kept, "inputs": inputs, "fast": fast, "store": store}
         made, report = quantize_model(model, settings, **options, step=_counted(bar))
     if recorded is not None and sampling is not None:
-        with resources.progress(sampling.steps, "sampling") as bar:
+        with stoppable(made), resources.progress(sampling.steps, "sampling") as bar:
             report.notes.append(recorded.compare(sampling.run(made, bar.update)))
     return made, report
 

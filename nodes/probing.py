@@ -11,6 +11,7 @@ from ..models.fidelity_report import describe_fidelity
 from ..models.fidelity_watch import PERCENTS, Watch
 from ..video.fidelity_plot import fidelity_plot
 from .sources import to_images
+from .stoppable_models import stoppable
 
 _OTHER_WEIGHTS = (
     "patched has other weights than model: errors by layer are those of its attention and blocks alone, against itself "
@@ -126,7 +127,8 @@ class ProbeFidelity(io.ComfyNode):
         patched: Any = None,
     ) -> io.NodeOutput:
         sampling = Sampling(positive, negative, latent_image, seed, steps, cfg, sampler_name, scheduler)
-        found, made = probe(model, patched, sampling, wished_error)
+        with stoppable(model, patched):
+            found, made = probe(model, patched, sampling, wished_error)
         report, plot = describe_fidelity(found), to_images([draw_fidelity(found)[None]])
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), "text": (report,)}
         return io.NodeOutput(report, plot, made, ui=shown)

@@ -21,6 +21,7 @@ from ..models.feed_forward_pruning import Narrowed, narrow_wan, wan_layers
 from ..models.prune_report import PruneReport
 from ..models.pruning import DepthPlan, DepthSettings, judged, plan_depth
 from ..models.semi_structured import check_device, sparse_layer
+from .stoppable_models import stoppable
 
 _RUNS = 3 + 2 * ROUNDS  # through all calls, to see what layers are given, to sample and to judge what was made, to time
 _WAITING = "The weights of the blocks left out stay where they are: without this node all is as before, LoRA included."
@@ -53,7 +54,7 @@ def leave_out_blocks(
     judging = 3 + 2 * ROUNDS
     runs = settings.runs(len(blocks_of(model.model.diffusion_model))) + len(samplings) + judging
     with resources.progress(runs * samplings[0].steps, "prune") as bar:
-        report = with_calls(model, AnswerRun(), samplings, work, bar.update, percents=percents)
+        report = _with_calls(model, AnswerRun(), samplings, work, bar.update, percents=percents)
 
     def start(first: float, last: float) -> AnswerRun:
         return AnswerRun(plan, Gate(first, last))
@@ -66,7 +67,7 @@ def narrow_model(model: Any, samplings: list[Sampling], share: float) -> tuple[A
     layers = wan_layers(feed_forward_weights(model))
     steps = samplings[0].steps * (len(samplings) + _RUNS)
     with resources.progress(steps + len(layers), "prune") as bar:
-        hidden, whole = with_calls(
+        hidden, whole = _with_calls(
             model, AnswerRun(), samplings, lambda calls: _seen(calls, [f"{name}.2" for name in layers]), bar.update
         )
         seen = {name: hidden[f"{name}.2"] for name in layers}
@@ -83,7 +84,7 @@ def halve_model(model: Any, samplings: list[Sampling]) -> tuple[Any, PruneReport
     check_device(device)
     steps = samplings[0].steps * (len(samplings) + _RUNS)
     with resources.progress(steps + len(names), "prune") as bar:
-        inputs, whole = with_calls(model, AnswerRun(), samplings, lambda calls: _seen(calls, names), bar.update)
+        inputs, whole = _with_calls(model, AnswerRun(), samplings, lambda calls: _seen(calls, names), bar.update)
         at_rest(model)
         layers, errors = {}, []
         for name in names:
@@ -99,6 +100,12 @@ def halve_model(model: Any, samplings: list[Sampling]) -> tuple[Any, PruneReport
         title = f"Two of four weights gone from {len(layers)} of {len(names)} feed-forward layers"
         notes = (f"Error of a layer, on average: {sum(errors) / len(errors):.1%}", _PACKED)
         return made, _compared(made, samplings[-1], whole, title, notes, bar.update)
+
+
+def _with_calls(model: Any, *args: Any, **options: Any) -> Any:
+    """`with_calls` of a MODEL that can be stopped halfway through a call."""
+    with stoppable(model):
+        return with_calls(model, *args, **options)
 
 
 def _seen(calls: list[ModelCalls], names: list[str]) -> tuple[dict[str, Any], ModelCalls]:
@@ -120,7 +127,7 @@ def _compared(
         error, after = same.cost(None), same.seconds([None])[0]
         return PruneReport(title, numbers, weights, (None, error), (whole.least, after), notes=notes)
 
-    return with_calls(made, AnswerRun(), [sampling], judge, step)
+    return _with_calls(made, AnswerRun(), [sampling], judge, step)
 
 
 def _notes(narrowed: Narrowed) -> tuple[str, ...]:

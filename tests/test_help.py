@@ -113,5 +113,12 @@ class TestPages:
         names = {f"`{socket.id}`" for socket in schema_of(node_id).inputs}
         assert numbers(page_of(node_id, language)) - names == numbers(page_of(node_id, "en")) - names
 
+    @each_page
+    def test_tables_that_it_names_are_in_the_readme(self, node_id, language):
+        page = page_of(node_id, language).replace("\n", " ")
+        headings = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        for name in re.findall(r"README(?:,| 的| の) \*([^*]+)\*", page):
+            assert f"### {name}" in headings
+
     def test_every_node_has_its_list_of_figures(self):
         assert list(FIGURES) == IDS

@@ -1,5 +1,6 @@
 """Networks that are stopped halfway through a pass, and the stations that let it happen."""
 
+import copy
 from fractions import Fraction
 
 import numpy as np
@@ -61,6 +62,13 @@ class TestChecked:
         with pytest.raises(StoppedError), checked([network], check):
             network(torch.ones(1, 2))
         assert hooks_on([network]) == 0
+
+    def test_a_copy_of_a_watched_network_is_left_in_peace(self):
+        network, check = nn.Linear(2, 2), Counter()
+        with checked([network], check):
+            copied = copy.deepcopy(network)
+        copied(torch.ones(1, 2))
+        assert check.calls == 0
 
     def test_hooks_of_others_stay(self):
         network, seen = nn.Linear(2, 2), []
