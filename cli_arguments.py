@@ -294,8 +294,10 @@ def _add_measure(add: Add) -> None:
 
 
 def _add_bench(add: Add) -> None:
-    from .benchmarks.arguments import add_arguments
-
+    try:
+        from .benchmarks.arguments import add_arguments
+    except ModuleNotFoundError:  # the registry's archive comes without them
+        return
     parser = add("bench", commands.bench, "measure the pack on clips of yours")
     add_arguments(parser)
 
