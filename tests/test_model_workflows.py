@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from shipped_workflows import KNOWN, NAMES, NOTES, needs_model, opened, to_api_format
 
 from tokenreel.host.runner import NodeError
-from tokenreel.host.workflow import apply_overrides
+from tokenreel.host.workflow import WorkflowError, apply_overrides
 from tokenreel.video.reader import VideoReader
 
 WAN, LTX, QUANTIZED = "07_wan_video_for_less", "08_ltx_video_for_less", "09_quantize_and_save_a_model"
@@ -126,15 +126,17 @@ class TestComfyUI:
         workflow["20"] = {"class_type": "UNETLoader", "inputs": again}
         sampler = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
         sockets = {"positive": ["8", 0], "negative": ["9", 0], "latent_image": ["10", 0]}
-        for number, model in (("21", "2"), ("22", "20"), ("23", "1")):
+        workflow["40"] = {"class_type": "TokenReel_LoadModel", "inputs": {"model_name": f"{name} [output]"}}
+        for number, model in (("21", "2"), ("22", "20"), ("23", "1"), ("24", "40")):
             taken = {**sampler, **sockets, "model": [model, 0]}
             workflow[number] = {"class_type": "KSampler", "inputs": taken}
             kept = {"samples": [number, 0], "filename_prefix": f"latents/of_{model}"}
             workflow[f"3{number}"] = {"class_type": "SaveLatent", "inputs": kept}
         server.client.wait(server.client.submit(workflow), lambda event: None)
-        files = [next((server.output / "latents").glob(f"of_{model}_*")) for model in ("2", "20", "1")]
-        made, loaded, dense = (load_file(path)["latent_tensor"] for path in files)
-        assert torch.equal(made, loaded) and 0 < float((made - dense).norm() / dense.norm()) < 0.2
+        files = [next((server.output / "latents").glob(f"of_{model}_*")) for model in ("2", "20", "40", "1")]
+        made, *loaded, dense = (load_file(path)["latent_tensor"] for path in files)
+        assert all(torch.equal(made, each) for each in loaded)
+        assert 0 < float((made - dense).norm() / dense.norm()) < 0.2
 
     def test_nodes_around_a_model_are_as_comfyui_lists_them(self, server):
         listed = json.loads(urllib.request.urlopen(f"{server.url}/object_info").read())
@@ -151,3 +153,31 @@ class TestComfyUI:
         for name, file in files.items():
             (ours,) = next(socket for socket in CORE_NODES[name].GET_SCHEMA().inputs if socket.id == file).options
             assert ours in listed[name]["input"]["required"][file][0]
+
+    def test_saved_models_are_listed_once_and_others_are_refused(self, server):
+        """ComfyUI looks into output/diffusion_models itself, and its editor names files as it finds them there."""
+        folder = server.output / "diffusion_models" / "mine"
+        folder.mkdir(parents=True, exist_ok=True)
+        source = next((server.base / "models" / "diffusion_models").glob("*.safetensors"))
+        (folder / "copy.safetensors").write_bytes(source.read_bytes())
+        (folder / "copy.gguf").write_bytes(b"GGUF")
+        (folder / "half.safetensors").write_bytes(source.read_bytes()[:5000])
+        listed = json.loads(urllib.request.urlopen(f"{server.url}/object_info/TokenReel_LoadModel").read())
+        offered = listed["TokenReel_LoadModel"]["input"]["required"]["model_name"]
+        names = offered[0] if isinstance(offered[0], list) else offered[1]["options"]
+        assert [name for name in names if "copy" in name] == ["mine/copy.safetensors"] and source.name in names
+
+        def run(name):
+            loader = {"class_type": "TokenReel_LoadModel", "inputs": {"model_name": name, "fast": False}}
+            shown = {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}}
+            job = server.client.submit({"1": loader, "2": shown})
+            return server.client.wait(job, lambda event: None)["2"]["text"][0]
+
+        assert run("mine/copy.safetensors").startswith("copy.safetensors, ")
+        for name, text in {
+            "mine/half.safetensors": "half.safetensors is not a whole safetensors file. Fetch it again.",
+            "mine/copy.gguf": "is not a .safetensors file, and others may run code",
+            "../../input/x.safetensors": "No model '../../input/x.safetensors' in diffusion_models",
+        }.items():
+            with pytest.raises(WorkflowError, match=re.escape(text)):
+                run(name)
