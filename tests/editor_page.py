@@ -137,10 +137,10 @@ class Editor:
 
 
 @contextlib.contextmanager
-def comfyui_editor(base: Path, **more: Any) -> Iterator[Editor]:
+def comfyui_editor(base: Path, *, width: int = 1600, **more: Any) -> Iterator[Editor]:
     """A ComfyUI with all its folders below `base`, and its editor; `more` is for `comfyui_server`."""
     settings = base / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))  # else it first shows the templates
-    with comfyui_server(base, **more) as server, chromium_page() as page:
+    with comfyui_server(base, **more) as server, chromium_page(width) as page:
         yield Editor(page, server)
