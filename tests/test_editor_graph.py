@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -379,6 +380,18 @@ class TestFacts:
             Widget("either", 0.5, is_number=True),
             Widget("how", "a", {"a": (Widget("how.n", 0, is_number=True),)}),
         )
+
+
+def test_as_the_editor_itself():
+    """A primitive, a Reroute, muted and bypassed nodes, a subgraph in another, twice: as a real editor sent it all."""
+    seen = json.loads((Path(__file__).parent / "data" / "editor_graph.json").read_text(encoding="utf-8"))
+    listed = seen["object_info"]
+    facts_of = facts_of_server(lambda path: {name: listed[name] for name in listed if path.endswith(f"/{name}")})
+    assert to_api(seen["graph"], facts_of) == seen["sent"]
+    kinds = {node["type"] for node in seen["graph"]["nodes"]}
+    modes = {node["mode"] for node in seen["graph"]["nodes"]}
+    assert {"PrimitiveNode", "Reroute", "MarkdownNote"} < kinds and modes == {0, 2, 4}
+    assert sum(key.count(":") == 2 for key in seen["sent"]) == 6
 
 
 class TestFiles:
