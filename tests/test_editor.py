@@ -29,6 +29,7 @@ from tokenreel.video.reader import VideoReader
 PAGES = Path(tokenreel.__file__).parent / "web" / "docs"
 FIRST = next(name for name in NAMES if name.startswith("01"))
 UPSCALE = next(name for name in NAMES if "_upscale_" in name)
+HELPED = "TokenReel_UpscaleVideo"
 LONG = "long.mp4"  # the whole reel
 
 pytestmark = [needs_comfyui, needs_chromium, pytest.mark.comfyui, pytest.mark.slow]
@@ -103,6 +104,20 @@ class TestHelp:
         page = next(each for each in pages if each.is_file()).read_text(encoding="utf-8")
         assert words(shown) == words(page) and len(words(page)) > 80
         assert editor.errors() == []
+
+    @pytest.mark.parametrize("language", sorted(path.stem for path in (PAGES / HELPED).glob("*.md")))
+    def test_opens_in_the_language_of_the_editor(self, editor, language):
+        editor.switch("Comfy.Locale", language)
+        try:
+            editor.open(EMPTY)
+            editor.select(editor.put(HELPED))
+            editor.page.click("[data-testid=info-button]")
+            page = (PAGES / HELPED / f"{language}.md").read_text(encoding="utf-8")
+            heading = page.partition("\n")[0].removeprefix("# ")
+            editor.page.wait(f"document.querySelector('.node-help-content h1')?.innerText === {json.dumps(heading)}")
+            assert words(editor.page.run("document.querySelector('.node-help-content').innerText")) == words(page)
+        finally:
+            editor.switch("Comfy.Locale", "en")
 
 
 class TestRun:
