@@ -1,17 +1,16 @@
 """Takes the README's pictures of ComfyUI's editor anew: `python tests/editor_pictures.py`, some minutes.
 
-The shipped reel goes through two workflows and a blueprint on a real ComfyUI, and what the editor then shows is kept
+A short reel goes through two workflows and a blueprint on a real ComfyUI, and what the editor then shows is kept
 in docs/editor_*.jpg. No report that tells seconds is in view: they would be those of this machine on that day.
 """
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
 
 from editor_page import EMPTY, Editor, comfyui_editor
 from shipped_blueprints import FINISH
-from shipped_workflows import FOLDER, REEL, opened
+from shipped_workflows import REEL, opened, write_reel
 
 import tokenreel
 
@@ -79,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "input"
         inputs.mkdir()
-        shutil.copy(FOLDER / REEL, inputs)
+        write_reel(inputs, 256, 256, 12)
         with comfyui_editor(Path(folder), width=1400) as editor:
             for setting, value in PLAIN.items():
                 editor.switch(setting, value)

@@ -52,11 +52,11 @@ def titled(node):
     return node.get("title") or (KNOWN[node["type"]].GET_SCHEMA().display_name if node["type"] in KNOWN else "")
 
 
-def write_reel(folder):
-    """A small reel and the tokens of the large one, under the names that the workflows use."""
+def write_reel(folder, width=96, height=64, rate=8):
+    """A small reel of two seconds and the tokens of the large one, under the names that the workflows use."""
     shutil.copy(FOLDER / TOKENS, folder)
-    reel = render(96, 64, 8, 0.5)
-    with VideoWriter(folder / REEL, width=96, height=64, frame_rate=Fraction(8)) as writer:
+    reel = render(width, height, rate, 0.5)
+    with VideoWriter(folder / REEL, width=width, height=height, frame_rate=Fraction(rate)) as writer:
         for chunk in reel.chunks():
             writer.write(chunk)
     return folder
