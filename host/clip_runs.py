@@ -124,6 +124,7 @@ class _Spread:
             while alive := [thread for thread in threads if thread.is_alive()]:
                 resources.check_cancelled()
                 alive[0].join(_BEAT)
+            resources.check_cancelled()  # they may have seen it, and ended, before this thread did
         finally:
             with self._change:
                 self._stopped = True

@@ -27,7 +27,7 @@ class NodeEvent:
 
     node_id: str
     class_type: str
-    display_name: str
+    display_name: str  # its title in the workflow, where it has one
     index: int  # from 0, in the order of the run
     total: int
     seconds: float | None = None
@@ -136,7 +136,8 @@ class _Run:
 
     def _run(self, node_id: str, index: int) -> None:
         class_type, first = self.workflow[node_id]["class_type"], self.ran_as[node_id]
-        name = self._schema(node_id).display_name or class_type
+        titled = (self.workflow[node_id].get("_meta") or {}).get("title")
+        name = titled or self._schema(node_id).display_name or class_type
         event = NodeEvent(node_id, class_type, name, index, total=len(self.validation.order))
         self.on_node(event)
         begin = time.perf_counter()

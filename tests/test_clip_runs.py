@@ -226,6 +226,17 @@ def test_ctrl_c_stops_all_and_keeps_what_is_done(clips, tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name in ("quick", "slow")]
 
 
+def test_ctrl_c_that_only_the_workers_have_seen(clips, tmp_path, monkeypatch):
+    """They end before the main thread looks again."""
+    monkeypatch.setattr(clip_runs, "_BEAT", 5)
+    worker = Worker("x", 30)
+    timer = threading.Timer(0.3, resources._cancelled.set)
+    timer.start()
+    with pytest.raises(resources.Cancelled), resources.cancellable():
+        run_clips(clips, [worker.target], tmp_path / "out", work="w", tell=lambda line: None)
+    assert worker.ran == ["a"]
+
+
 def test_a_fault_of_the_program_is_not_swallowed(clips, tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_clips(
