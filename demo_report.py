@@ -19,9 +19,9 @@ MAX_EMBEDDED = 24 << 20  # bytes of video inside the page; a longer one is linke
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fcfcfa; --ink: #1c1e21; --faint: #62676f; --grid: #e3e4e6; --card: #f1f2f3;
-  --s0: #0072b2; --s1: #d55e00; --s2: #8a8f96; --s3: #b8860b; --s4: #b0578d; --s5: #00805e; }
+  --s0: #0072b2; --s1: #d55e00; --s2: #8c8c8c; --s3: #882255; --s4: #643cc8; --s5: #c83c3c; }
 @media (prefers-color-scheme: dark) { :root { --page: #17191c; --ink: #e6e8eb; --faint: #9aa0a8; --grid: #33373d;
-  --card: #212429; --s0: #56b4e9; --s1: #ff8c3a; --s2: #9aa0a8; --s3: #e6b422; --s4: #e39ac4; --s5: #2fc79c; } }
+  --card: #212429; --s0: #56b4e9; --s1: #e69f00; --s2: #bbbbbb; --s3: #eedd88; --s4: #a06eff; --s5: #228833; } }
 body { margin: 0 auto; padding: 28px 20px 60px; max-width: 900px; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 6px; } h2 { font-size: 20px; margin: 40px 0 8px; }

@@ -3,12 +3,14 @@
 import json
 import re
 from fractions import Fraction
+from itertools import combinations
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from colour_vision import EYES, contrast, distance
 
-from tokenreel import demo
+from tokenreel import demo, demo_report
 from tokenreel.demo_report import Curve, Findings, write_report
 from tokenreel.svg_plots import Axes, Line, bar_plot, frame_plot, line_plot, ticks
 from tokenreel.video.rate_curves import RatePoint
@@ -129,6 +131,18 @@ class TestReport:
     def test_a_loss_is_called_a_loss(self, tmp_path):
         page = self.page(tmp_path, saved=-0.25, psnr=29.0).replace("\n", " ")
         assert "25% more tokens at 1.0 dB less" in page
+
+
+class TestPage:
+    @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+    def test_colours_of_curves_are_told_apart_and_stand_out(self, scheme):
+        styles = re.findall(r"--(\w+): (#\w{6})", demo_report._STYLE)
+        half = len(styles) // 2
+        colours = {name: [int(code[i : i + 2], 16) for i in (1, 3, 5)] for name, code in styles[half * scheme :][:half]}
+        curves = [colours[f"s{number}"] for number in range(6)]
+        assert all(contrast(curve, colours["page"]) > 3 for curve in curves)
+        assert all(contrast(colours[text], colours["page"]) > 4.5 for text in ("ink", "faint"))
+        assert min(distance(*pair, eye) for pair in combinations(curves, 2) for eye in EYES) > 22
 
 
 class TestPlots:
