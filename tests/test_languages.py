@@ -16,7 +16,6 @@ from tokenreel.nodes import NODES, texts
 ROOT = Path(tokenreel.__file__).parent
 LOCALES = ROOT / "locales"
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir() if path.name != "en")
-HELPED = "TokenReel_SampleFrames"  # whose help is opened
 MEANT_BY_THE_EDITOR = set("{}@|$")  # it takes display names, names and descriptions for templates with these
 HAN, KANA = re.compile("[\u4e00-\u9fff]"), re.compile("[\u3040-\u30ff]")
 QUOTED = {"zh": re.compile("\u201c(.+?)\u201d"), "ja": re.compile("\u300c(.+?)\u300d")}
@@ -199,24 +198,18 @@ class TestComfyui:
     @needs_chromium
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_editor_shows_them(self, server, language):
-        """Titles and sockets of all nodes, and the help of one, in an editor that is set to the language."""
+        """Titles, inputs and outputs of all nodes, in an editor that is set to the language."""
         server.client.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Locale": language})
         said = read(language)
-        help_page = (ROOT / "web" / "docs" / HELPED / f"{language}.md").read_text(encoding="utf-8")
         with chromium_page() as page:
             editor = Editor(page, server)
             editor.open(EMPTY)
-            numbers_of = {node_id: editor.put(node_id) for node_id in said}
+            for node_id in said:
+                editor.put(node_id)
             names = "each => each.localized_name ?? each.name"
             shown = editor.nodes(f"[node.type, node.title, node.inputs.map({names}), node.outputs.map({names})]")
-            assert len(shown) == len(said)
-            for node_id, title, inputs, outputs in shown:
-                assert title == said[node_id]["display_name"]
-                assert sorted(inputs) == sorted(socket["name"] for socket in said[node_id]["inputs"].values())
-                assert outputs == [socket["name"] for socket in said[node_id]["outputs"].values()]
-            editor.select(numbers_of[HELPED])
-            page.click("[data-testid=info-button]")
-            title = json.dumps(said[HELPED]["display_name"])
-            page.wait(f"document.querySelector('.node-help-content h1')?.innerText === {title}")
-            text = page.run("document.querySelector('.node-help-content').innerText")
-            assert re.findall(r"\w+", text) == re.findall(r"\w+", help_page)
+        assert len(shown) == len(said)
+        for node_id, title, inputs, outputs in shown:
+            assert title == said[node_id]["display_name"]
+            assert sorted(inputs) == sorted(socket["name"] for socket in said[node_id]["inputs"].values())
+            assert outputs == [socket["name"] for socket in said[node_id]["outputs"].values()]
