@@ -73,18 +73,19 @@ def facts_of_server(get: Callable[[str], Any]) -> FactsOf:
     def facts_of(class_type: str) -> NodeFacts | None:
         if class_type not in asked:
             answer = get(f"/object_info/{urllib.parse.quote(class_type, safe='')}")
-            asked[class_type] = _listed(answer[class_type]) if class_type in answer else None
+            asked[class_type] = _listed(class_type, answer[class_type]) if class_type in answer else None
         return asked[class_type]
 
     return facts_of
 
 
-def _listed(entry: dict[str, Any]) -> NodeFacts:
-    specs = {**entry["input"].get("required", {}), **entry["input"].get("optional", {})}
+def _listed(class_type: str, entry: dict[str, Any]) -> NodeFacts:
+    inputs = entry.get("input") or {}
+    specs = {**inputs.get("required", {}), **inputs.get("optional", {})}
     order = [name for part in ("required", "optional") for name in (entry.get("input_order") or {}).get(part, [])]
     names = [*(name for name in order if name in specs), *(name for name in specs if name not in order)]
     widgets = _widgets((name, specs[name]) for name in names)
-    return NodeFacts(entry.get("display_name") or entry["name"], widgets)
+    return NodeFacts(entry.get("display_name") or class_type, widgets)
 
 
 def _widgets(specs: Iterable[tuple[str, Any]]) -> tuple[Widget, ...]:

@@ -359,10 +359,11 @@ class TestFacts:
 
         def get(path):
             asked.append(path)
-            return {"A B": entry} if path == "/object_info/A%20B" else {}
+            return {"A B": entry, "Bare": {}} if path in ("/object_info/A%20B", "/object_info/Bare") else {}
 
         facts_of = facts_of_server(get)
         assert facts_of("Gone") is None and facts_of("A B") is facts_of("A B") and len(asked) == 2
+        assert facts_of("Bare") == NodeFacts("Bare", ())
         assert facts_of("A B").display_name == "A Node"
         assert facts_of("A B").widgets == (
             Widget("seed", 3, is_number=True),
