@@ -191,6 +191,12 @@ for name, tensors in refused.items():
         seen[name] = "opened"
     except (ValueError, AssertionError) as error:  # on running, or before
         seen[name] = [type(error).__name__, str(error)]
+usual = management.unet_manual_cast
+for kind in CLASSES:
+    asked, file = seen.setdefault("types", {}).setdefault(kind, []), saved(quantized(build(kind), "int8"), kind)
+    management.unet_manual_cast = lambda dtype, device, types: (asked.append([*map(str, types)]),
+        usual(dtype, device, types))[1]
+    load(file)
 comfy.ops.QUANT_ALGOS = {}
 comfy.ops.mixed_precision_ops, usual = None, comfy.ops.mixed_precision_ops
 del comfy.ops.mixed_precision_ops
@@ -325,6 +331,12 @@ class TestOtherFiles:
         """By validate_inputs where the header tells, which is the AssertionError of the script."""
         seen, said = others[name]
         assert seen == kind and text in said and len(said.splitlines()) == 1
+
+    def test_it_computes_in_a_type_that_the_model_bears(self, others):
+        """LTX-Video gives no numbers in float16: ours is chosen among the same as ComfyUI's, before it and alike."""
+        wan, ltxv = others["types"]["wan"], others["types"]["ltxv"]
+        assert wan == [["torch.float16", "torch.bfloat16", "torch.float32"]] * 2
+        assert ltxv == [["torch.bfloat16", "torch.float32"]] * 2
 
     def test_an_older_comfyui_opens_what_is_not_quantized(self, others):
         quantized, plain = others["old ComfyUI"]
