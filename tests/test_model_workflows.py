@@ -9,7 +9,7 @@ import torch
 from comfyui_server import COMFYUI, comfyui_server, needs_comfyui, run_in_comfyui
 from model_stand_ins import CORE_NODES, RANDOM_TEXT, SAVE_RANDOM_MODELS
 from safetensors.torch import load_file
-from shipped_workflows import KNOWN, NAMES, NOTES, needs_model, opened, to_api_format
+from shipped_workflows import BYPASSED, KNOWN, NAMES, NOTES, needs_model, opened, to_api_format
 
 from tokenreel.host.runner import NodeError
 from tokenreel.host.workflow import WorkflowError, apply_overrides
@@ -137,6 +137,25 @@ class TestComfyUI:
         made, *loaded, dense = (load_file(path)["latent_tensor"] for path in files)
         assert all(torch.equal(made, each) for each in loaded)
         assert 0 < float((made - dense).norm() / dense.norm()) < 0.2
+
+    @pytest.mark.skipif(not FEW_BITS, reason="this ComfyUI has no layers in few bits")
+    def test_narrower_as_well(self, server):
+        """With Prune Model, which is bypassed there, turned on as its note says."""
+        graph = opened(QUANTIZED)
+        (prune,) = (node for node in graph["nodes"] if node["type"] == "TokenReel_PruneModel")
+        assert prune["mode"] == BYPASSED
+        prune["mode"] = 0
+        small = ["14.share=0.5", "14.steps=1", "3.filename_prefix=diffusion_models/narrow", "10.width=128"]
+        workflow = to_api_format(graph, with_muted=True, bypassed=["Probe Fidelity", "Report: fidelity"])
+        workflow = apply_overrides(workflow, [*small, "10.height=96", "10.length=5"], KNOWN)
+        for node in workflow.values():
+            if node["class_type"] == "CLIPLoader":
+                node["class_type"] = "LoadRandomText"
+        outputs = server.client.wait(server.client.submit(workflow), lambda event: None)
+        saved = load_file(server.output / outputs["4"]["text"][0].splitlines()[0])
+        widths = {len(saved[name]) for name in saved if name.endswith("ffn.0.weight")}
+        assert widths == {128}  # of 256
+        assert "Linear layers: 60 in fp8\n" in outputs["2"]["text"][0]
 
     def test_nodes_around_a_model_are_as_comfyui_lists_them(self, server):
         listed = json.loads(urllib.request.urlopen(f"{server.url}/object_info").read())
