@@ -164,7 +164,7 @@ class TestNodes2:
         editor.open(opened(UPSCALE), UPSCALE)
         editor.choose(2, engine="bicubic", scale=1.5)
         editor.run()
-        for node_id, shown in ((3, "video"), (4, "img")):
+        for node_id, shown in ((2, "img"), (3, "video"), (4, "img")):
             loaded = "(each => each?.videoWidth || each?.naturalWidth)"
             editor.page.wait(f"!!{loaded}(document.querySelector('[data-node-id=\"{node_id}\"] {shown}'))")
         assert "reused" in editor.page.run("document.querySelector('[data-node-id=\"5\"] textarea').value")
