@@ -106,7 +106,8 @@ def check_cancelled() -> None:
 def cancellable() -> Iterator[None]:
     """Let Ctrl-C cancel the work in this `with` block at its next `check_cancelled`; a second Ctrl-C stops at once.
 
-    Only the main thread can be interrupted; in others this does nothing. No effect on ComfyUI.
+    So does SIGTERM, by which schedulers and containers end a process. Only the main thread can be interrupted; in
+    others this does nothing. No effect on ComfyUI.
     """
     if IS_COMFYUI or threading.current_thread() is not threading.main_thread():
         yield
@@ -118,11 +119,12 @@ def cancellable() -> Iterator[None]:
         _cancelled.set()
 
     _cancelled.clear()
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _cancelled.clear()
 
 

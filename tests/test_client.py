@@ -290,10 +290,11 @@ def test_a_download_that_breaks_off_leaves_nothing(fake, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_takes_the_job_back(fake, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_takes_the_job_back(fake, tmp_path, number):
     fake.answers["/history/p"] = (200, {})
     fake.answers["/queue"] = (200, {"queue_running": [[0, "p"]], "queue_pending": []})
-    timer = threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.8, os.kill, (os.getpid(), number))
     timer.start()
     with pytest.raises(resources.Cancelled):
         run_on_server(WORKFLOW, fake.url, {}, input_dir=tmp_path)
