@@ -136,9 +136,10 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
 
-    def picture(self, path: Path, quality: int = 80) -> None:
-        """What the page shows, as a JPEG."""
-        answer = self.send("Page.captureScreenshot", format="jpeg", quality=quality)
+    def picture(self, path: Path, height: int, quality: int = 70) -> None:
+        """What the page shows, down to `height` pixels, as a JPEG."""
+        area = {"x": 0, "y": 0, "width": self.run("innerWidth"), "height": height, "scale": 1}
+        answer = self.send("Page.captureScreenshot", format="jpeg", quality=quality, clip=area)
         path.write_bytes(base64.b64decode(answer["data"]))
 
 

@@ -73,7 +73,10 @@ class Editor:
         before = set(self.nodes("node.id"))
         self.page.enter()
         self.page.wait(f"app.graph._nodes.length === {len(before) + 1}")
-        self.page.click_at(600, 300)  # where it is to stand
+        while self.page.run("app.canvas.state.ghostNodeId !== null"):  # it follows the mouse until a click places it
+            assert time.monotonic() < deadline, "a click does not place the node"
+            self.page.click_at(600, 300)
+            time.sleep(0.2)
         (number,) = set(self.nodes("node.id")) - before
         return number
 

@@ -35,8 +35,8 @@ def workflow(editor: Editor) -> None:
     editor.open(opened("01_video_to_tokens_and_back"), "01_video_to_tokens_and_back")
     time.sleep(3)
     editor.run(LIMIT)
-    look(editor, 1440, -70, 0.82)
-    editor.page.picture(PICTURES / "editor_workflow.jpg", 72)
+    look(editor, 1440, -90, 0.82)
+    editor.page.picture(PICTURES / "editor_workflow.jpg", 800)
 
 
 def help_page(editor: Editor) -> None:
@@ -45,8 +45,8 @@ def help_page(editor: Editor) -> None:
     editor.run(LIMIT)
     editor.select(2)
     editor.page.click("[data-testid=info-button]")
-    look(editor, 340, -90, 0.82)
-    editor.page.picture(PICTURES / "editor_help.jpg", 72)
+    look(editor, 240, -110, 0.68)
+    editor.page.picture(PICTURES / "editor_help.jpg", 760)
     editor.switch("Comfy.RightSidePanel.IsOpen", False)
 
 
@@ -70,8 +70,8 @@ def blueprint(editor: Editor) -> None:
     editor.page.run("app.canvas.deselectAll()")
     time.sleep(3)
     editor.run(LIMIT)
-    look(editor, -90, -150, 0.7)
-    editor.page.picture(PICTURES / "editor_blueprint.jpg", 72)
+    look(editor, -100, -170, 0.72)
+    editor.page.picture(PICTURES / "editor_blueprint.jpg", 570)
 
 
 def main() -> None:
