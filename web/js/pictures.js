@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js";
 
 app.registerExtension({
-  name: "TokenReel.Pictures",
+  name: "tokenreel.pictures",
   nodeCreated(node) {
     const ours = node.comfyClass?.startsWith("TokenReel_");
     if (ours && node.inputs?.some((input) => input.type === "VIDEO")) node.previewMediaType = "image";
