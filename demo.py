@@ -209,7 +209,7 @@ class _Demo:
                 if writer:
                     writer.abort()
         title = f"Where the {sum(costs):,} tokens of {self.source.title} went"
-        sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens), columns=4, width=_SHEET, scale=1)
+        sheet = heat_sheet(panels, captions, title=title, series=_by_kind(tokens), columns=4, width=_SHEET)
         Image.fromarray(sheet).save(self.work / "heat_map.png")
         Image.fromarray(np.concatenate(rows)).save(self.work / "picture.jpg", quality=82)
         return meter.result(), round(seconds, 3)
