@@ -29,7 +29,8 @@ p { margin: 8px 0; } .small, figcaption { color: var(--faint); font-size: 14px; 
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 22px 0; }
 .card { background: var(--card); border-radius: 8px; padding: 12px 16px; }
 .card b { display: block; font-size: 25px; font-weight: 650; } .card span { color: var(--faint); font-size: 14px; }
-figure { margin: 14px 0; overflow-x: auto; } svg { min-width: 640px; } img, video, svg { width: 100%; height: auto; display: block; }
+figure { margin: 14px 0; overflow-x: auto; } svg { min-width: 640px; }
+img, video, svg { width: 100%; height: auto; display: block; }
 img, video { border-radius: 6px; }
 svg text { font: 13px system-ui, sans-serif; } .ink { fill: var(--ink); } .faint { fill: var(--faint); }
 .grid { stroke: var(--grid); } .rule { stroke: var(--ink); stroke-dasharray: 6 4; } .cut { stroke: var(--faint);
