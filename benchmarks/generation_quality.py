@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from .generation_clips import CodedClip, Pictures, Tell, coded_clips
 from .threads import one_thread
 from .tokens import clips_in
 
+Place = TypeVar("Place")
 SIDES = (128, 256)
 """Pixels: at the first all is measured, at the second less of each clip, by fewer methods."""
 OURS, CEILING = "generator", "ceiling"
@@ -84,7 +85,7 @@ def made_by(
     return frames, seconds
 
 
-def spread(places: Sequence[int], count: int) -> list[int]:
+def spread(places: Sequence[Place], count: int) -> list[Place]:
     """`count` of them, the middles of as many equal parts; all if they are no more."""
     if len(places) <= count:
         return list(places)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .markdown import origin, table
-from .pruning import WHICH
+from .pruning import UNITS, WHICH
 from .quantization_quality import HALFWAY, OURS
 from .quantization_size import AT_ONCE, IN_PLACE, STREAMED
 from .quantization_speed import FAST, FLOAT, TURNED
@@ -199,19 +199,24 @@ def _memory(result: dict[str, Any]) -> str:
 def _pruning(result: dict[str, Any]) -> str:
     rows = []
     for name, each in result.items():
-        if not isinstance(each, dict) or "blocks" not in each:
+        if not isinstance(each, dict) or "bits" not in each:
             continue
-        for form, said in _FORMS.items():
-            row = each[form]
-            gone = f"{len(row['left_out'])} of {each['blocks']}"
-            rows.append([f"{name}, {said}", gone, *(f"{row[which]:+.3f}" for which in WHICH)])
+        for unit, form in ((unit, form) for unit in UNITS for form in _FORMS):
+            row = each[unit][form]
+            cells = (f"{row[which]:+.3f}" for which in WHICH)
+            gone = f"{len(row['left_out'])}, {row['parameters'][0] / each['parameters']:.0%}"
+            rows.append([f"{name}, {unit}, {_FORMS[form]}", gone, *cells, f"{each['speed'][f'{unit}, {form}']:.2f}x"])
     fitted, judged = result["clips"]
     text = (
-        f"Bits of a token more than whole, over {judged} clips that were not trained on. Shortcuts were fitted and "
-        f"blocks chosen on {fitted} others, by what the whole model costs without each. By chance: the mean of all "
-        "sets, or of some that were drawn."
+        f"Bits of a token more than whole, over {judged} clips that were not trained on; less than nothing: better "
+        f"without them. How many went, and their share of all weights. Shortcuts were fitted to one half of {fitted} "
+        "other clips, and what goes was chosen by the other half, by what the whole model costs without it. Parts are "
+        "the mixing of near tokens, attention, and the feed-forward layer of a block; they take at least as much time "
+        "as the last blocks do. By chance: the mean of all sets, or of some that were drawn. Last: "
+        "the last blocks. Network: a forward on one thread, in turn with the whole one."
     )
-    blocks = f"{table(['blocks left out', 'how many', 'chosen', 'by chance', 'the last'], rows)}\n\n{text}"
+    head = ["left out", "how many", "chosen", "by chance", "the last", "network"]
+    blocks = f"{table(head, rows)}\n\n{text}"
     narrower = {
         name: each["narrower"] for name, each in result.items() if isinstance(each, dict) and "narrower" in each
     }

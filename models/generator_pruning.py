@@ -5,13 +5,14 @@ of their size (as FinerCut found of language models, arXiv 2405.18218).
 """
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .generator import TokenGenerator
-from .pruning import Answer, DepthPlan
+from .pruning import Answer, DepthPlan, Streams
 
 PARTS = 3
 """Of a block: near tokens, far ones, channels. Part `p` of block `b` is number `PARTS * b + p`."""
@@ -115,6 +116,22 @@ class GeneratorCalibration:
         net = answered_generator(self.net, answer, parts=self.parts)
         asked = [net.bits(tokens, known, guess)[~known] for tokens, known, guess in self.inputs]
         return float(torch.cat(asked).double().mean())
+
+    def seconds(self, rounds: int = 5) -> list[float]:
+        """The least time that each block, or part, takes for the largest of the inputs."""
+        least = [float("inf")] * self.blocks
+
+        def answer(number: int, given: Streams, block: Callable[[], Streams]) -> Streams:
+            began = time.perf_counter()
+            made = block()
+            least[number] = min(least[number], time.perf_counter() - began)
+            return made
+
+        net = answered_generator(self.net, answer, parts=self.parts)
+        largest = max(self.inputs, key=lambda each: each[0].numel())
+        for _ in range(rounds):
+            net.bits(*largest)
+        return least
 
 
 def _sizes(block: nn.Module) -> list[int]:

@@ -155,24 +155,27 @@ def plan_depth(calibration: Calibration, settings: DepthSettings, judge: Calibra
 
 
 def plan_amount(
-    calibration: Calibration, parameters: int, settings: DepthSettings, judge: Calibration | None = None
+    calibration: Calibration,
+    amount: float,
+    settings: DepthSettings,
+    judge: Calibration | None = None,
+    sizes: Sequence[float] | None = None,
 ) -> DepthPlan:
-    """As `plan_depth` for blocks of unlike sizes: those to leave out that together have at least so many parameters.
+    """As `plan_depth` for blocks of unlike sizes: those to leave out that together have at least this `amount`.
 
-    They are chosen one by one: always that which makes the model better, or which costs least for each parameter that
-    is still to be saved. The half that costs least is tried again each time. What a block is worth is measured by the
-    output. Of the settings the share does not count. ValueError where `parameters` is more than half of all.
+    sizes: of the blocks, as their parameters, which is the default, or the time that they take. They are chosen one by
+    one: always that which makes the model better, or which costs least for what of the amount it saves. The half that
+    costs least is tried again each time. What a block is worth is measured by the output. Of the settings the share
+    does not count. ValueError where `amount` is more than half of all.
     """
     settings, judge = replace(settings, measure="output"), judge or calibration
-    sizes, rest = calibration.parameters, settings.candidates(calibration.blocks)
-    if parameters > MOST * sum(sizes[number] for number in rest):
-        raise ValueError(
-            f"Invalid number of parameters: {parameters}. At most {MOST:.0%} of the "
-            f"{sum(sizes[number] for number in rest)} in blocks that may go can be left out."
-        )
+    sizes, rest = sizes or calibration.parameters, settings.candidates(calibration.blocks)
+    most = MOST * sum(sizes[number] for number in rest)
+    if amount > most:
+        raise ValueError(f"Invalid amount {amount:g}. Of the blocks that may go at most half can go: {most:g}.")
     chosen: dict[int, tuple[Shortcut, ...]] = {}
     worth: dict[int, float] = {}
-    missing, now = parameters, judge.cost(DepthPlan(calibration.blocks, {}))
+    missing, now = amount, judge.cost(DepthPlan(calibration.blocks, {}))
     while missing > 0:
         measured = measure_blocks(calibration, settings, rest, chosen, judge)
         worth = worth or {number: each.cost for number, each in measured.items()}
@@ -185,9 +188,9 @@ def plan_amount(
     return judged(judge, DepthPlan(calibration.blocks, chosen, worth))
 
 
-def _price(cost: float, parameters: int) -> float:
-    """Of a parameter; what makes a model better comes before all that does not, and most of it first."""
-    return cost if cost <= 0 else cost / parameters
+def _price(cost: float, saved: float) -> float:
+    """Of what is saved; what makes a model better comes before all that does not, and most of it first."""
+    return cost if cost <= 0 else cost / saved
 
 
 def judged(calibration: Calibration, plan: DepthPlan) -> DepthPlan:

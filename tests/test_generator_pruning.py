@@ -110,3 +110,8 @@ class TestParts:
     def test_a_plan_for_another_generator_is_refused(self, net):
         with pytest.raises(ValueError, match=r"^Invalid plan of 5 blocks\. The generator has 4 blocks of 3 parts each"):
             prune_generator(net, DepthPlan(5, {1: ()}))
+
+    def test_time_of_each_part(self, net, chance):
+        calibration = GeneratorCalibration(net, inputs(chance), parts=True)
+        seconds = calibration.seconds(2)
+        assert len(seconds) == 12 and min(seconds) > 0 and sum(seconds) < 10

@@ -229,6 +229,8 @@ class TestAmount:
         assert plan.left_out == (3,) and plan.parameters == (20, 0)
         assert plan_amount(model, 21, DepthSettings(correction="none")).left_out == (1, 3)
         assert plan_amount(model, 22, DepthSettings(correction="none")).left_out == (1, 3, 4)
+        by_time = plan_amount(model, 0.5, DepthSettings(correction="none"), sizes=[0.1, 0.2, 0.9, 0.1, 0.45])
+        assert by_time.left_out == (1, 4)
 
     def test_what_makes_the_model_better_goes_first(self, chance):
         model = layers(chance, (0.3, 0.4, 0.01))
@@ -254,5 +256,7 @@ class TestAmount:
 
     def test_nothing_and_too_much(self, chance):
         assert plan_amount(layers(chance), 0, DepthSettings()).left_out == ()
-        with pytest.raises(ValueError, match=r"^Invalid number of parameters: 21\. At most 50% of the 40 in blocks "):
+        with pytest.raises(
+            ValueError, match=r"^Invalid amount 21\. Of the blocks that may go at most half can go: 20\.$"
+        ):
             plan_amount(layers(chance), 21, DepthSettings(first=1))

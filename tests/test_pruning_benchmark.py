@@ -8,7 +8,8 @@ from tokenreel.benchmarks import pruning
 from tokenreel.benchmarks.generation_clips import CodedClip
 from tokenreel.models.feed_forward_pruning import narrow_generator
 from tokenreel.models.generator import GeneratorConfig, TokenGenerator
-from tokenreel.models.pruning import DepthPlan, GeneratorCalibration, prune_generator
+from tokenreel.models.generator_pruning import PARTS, GeneratorCalibration, prune_generator
+from tokenreel.models.pruning import DepthPlan
 from tokenreel.models.token_guess import EXTRA
 
 
@@ -37,17 +38,42 @@ def test_figures_are_bits_lost_on_other_clips(net, chance):
     found = pruning.compared(net, fitted, judged)
     judge = GeneratorCalibration(net, [each for clip in judged for each in clip])
     assert found["bits"] == pytest.approx(judge.cost(DepthPlan(5, {})))
-    plain = found["plain"]
+    plain = found["blocks"]["plain"]
     (gone,) = plain["left_out"]
     assert plain["worth"][gone] == min(plain["worth"])
     alone = [judge.cost(DepthPlan(5, {number: ()})) - found["bits"] for number in range(5)]
     assert plain["chosen"] == pytest.approx(alone[gone]) and plain["last"] == pytest.approx(alone[4])
     assert plain["random"] == pytest.approx(np.mean(alone))
-    assert plain["parameters"][1] == 0 and plain["parameters"][0] == found["corrected"]["parameters"][0]
+    assert plain["parameters"][1] == 0 and plain["parameters"][0] == found["blocks"]["corrected"]["parameters"][0]
     pruned = prune_generator(net, DepthPlan(5, {gone: ()}))
     asked = torch.cat([pruned.bits(*each)[~each[1]] for clip in judged for each in clip])
     assert float(asked.double().mean()) - found["bits"] == pytest.approx(plain["chosen"], abs=1e-9)
-    assert found["plain"]["forms"] == ["none"] and len(found["corrected"]["forms"]) == 1
+    assert plain["forms"] == ["none"] and len(found["blocks"]["corrected"]["forms"]) == 1
+
+
+def test_parts_that_go_take_as_much_time_as_the_last_blocks(net, chance, monkeypatch):
+    seconds = [1.0, 2.0, 4.0] * 5
+    monkeypatch.setattr(GeneratorCalibration, "seconds", lambda calibration: seconds)
+    fitted, judged = clips(chance, 4), clips(chance, 2)
+    found = pruning.compared(net, fitted, judged)
+    judge = GeneratorCalibration(net, [each for clip in judged for each in clip], parts=True)
+    for form in ("plain", "corrected"):
+        row = found["parts"][form]
+        assert sum(seconds[number] for number in row["left_out"]) >= 7
+        assert row["last"] == found["blocks"][form]["last"]
+    row = found["parts"]["plain"]
+    plan = DepthPlan(5 * PARTS, dict.fromkeys(row["left_out"], ()))
+    assert row["chosen"] == pytest.approx(judge.cost(plan) - found["bits"])
+    assert row["parameters"] == [sum(judge.parameters[number] for number in row["left_out"]), 0]
+    assert set(found["speed"]) == {f"{unit}, {form}" for unit in pruning.UNITS for form in ("plain", "corrected")}
+    assert all(times > 0 for times in found["speed"].values())
+
+
+def test_parts_by_chance():
+    drawn = pruning.drawn_parts([1, 20, 60, 1, 20, 60], 80)
+    assert drawn == pruning.drawn_parts([1, 20, 60, 1, 20, 60], 80) and len(set(drawn)) > 1
+    sizes = [sum([1, 20, 60, 1, 20, 60][number] for number in each) for each in drawn]
+    assert len(drawn) == pruning.DRAWS and min(sizes) >= 80 and all(len(set(each)) == len(each) for each in drawn)
 
 
 def test_narrower_layers_are_told_in_bits(net, chance):

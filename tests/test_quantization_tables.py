@@ -129,18 +129,29 @@ MEMORY = {
 }
 
 
-def lost(chosen, random, last):
-    return {"left_out": [1], "chosen": chosen, "random": random, "last": last}
+def lost(chosen, random, last, left_out=(1,)):
+    return {
+        "left_out": list(left_out),
+        "parameters": [1_000_000, 0],
+        "chosen": chosen,
+        "random": random,
+        "last": last,
+    }
+
+
+TIMES = {f"{unit}, {form}": 1.25 for unit in ("blocks", "parts") for form in ("plain", "corrected")}
 
 
 PRUNING = {
     "share": 0.2,
     "clips": [87, 25],
     "hybrid": {
-        "blocks": 6,
+        "count": 6,
+        "parameters": 5_000_000,
         "bits": 5.0,
-        "plain": lost(0.5, 1.25, 0.75),
-        "corrected": lost(0.1, 0.2, 0.3),
+        "blocks": {"plain": lost(0.5, 1.25, 0.75), "corrected": lost(0.1, 0.2, 0.3)},
+        "parts": {"plain": lost(-0.5, 0.25, 0.75, (1, 8)), "corrected": lost(0.1, 0.2, 0.3)},
+        "speed": TIMES,
         "narrower": {
             "widen": [3, 2],
             "parameters": [5_400_000, 4_100_000],
@@ -148,7 +159,14 @@ PRUNING = {
             "loss": {"weights": 0.4, "tokens": 0.125},
         },
     },
-    "full": {"blocks": 4, "bits": 5.5, "plain": lost(0.25, 0.5, 1.0), "corrected": lost(0.125, 0.25, 0.5)},
+    "full": {
+        "count": 4,
+        "parameters": 4_000_000,
+        "bits": 5.5,
+        "blocks": {"plain": lost(0.25, 0.5, 1.0), "corrected": lost(0.125, 0.25, 0.5)},
+        "parts": {"plain": lost(0.25, 0.5, 1.0), "corrected": lost(0.125, 0.25, 0.5)},
+        "speed": TIMES,
+    },
 }
 
 
@@ -228,8 +246,9 @@ PRUNING = {
             "pruning",
             PRUNING,
             [
-                "| hybrid, nothing in their place | 1 of 6 | +0.500 | +1.250 | +0.750 |",
-                "| full, shortcuts in their place | 1 of 4 | +0.125 | +0.250 | +0.500 |",
+                "| hybrid, blocks, nothing in their place | 1, 20% | +0.500 | +1.250 | +0.750 | 1.25x |",
+                "| hybrid, parts, nothing in their place | 2, 20% | -0.500 | +0.250 | +0.750 | 1.25x |",
+                "| full, blocks, shortcuts in their place | 1, 25% | +0.125 | +0.250 | +0.500 | 1.25x |",
                 "over 25 clips that were not trained on",
                 "| hybrid | 3 times to 2 times | 5.40 to 4.10 millions | +0.4000 | +0.1250 |",
             ],
