@@ -84,11 +84,7 @@ class PlotRateDistortion(io.ComfyNode):
 
 def draw_curves(found: RateDistortion) -> Any:
     """uint8 `[H, W, 3]`."""
-    notes = {
-        name: f"({percent:+.0f} %)"
-        for name, percent in found.bd_rates().items()
-        if percent is not None
-    }
+    notes = {name: f"({percent:+.0f} %)" for name, percent in found.bd_rates().items() if percent is not None}
     curves = {STREAM: found.stream, **{point.name: (point,) for point in found.fixed}, **found.codecs}
     title = f"{found.frames} frames, {found.width} x {found.height} pixels"
     if notes:
