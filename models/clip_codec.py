@@ -41,9 +41,10 @@ def encode_groups(
         errors = np.square(decoded.astype(np.float64) - frames).mean((1, 2, 3))
         result.frames.append(coded)
         result.psnr += [decibels(float(error)) for error in errors]
-        for source, made in zip(frames, decoded, strict=True) if observe else ():
-            check()
-            observe(source[np.newaxis], made[np.newaxis])
+        if observe:
+            for source, made in zip(frames, decoded, strict=True):
+                check()
+                observe(source[np.newaxis], made[np.newaxis])
         if progress:
             progress(len(frames))
     return result
