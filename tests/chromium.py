@@ -2,12 +2,11 @@
 
 Its protocol (https://chromedevtools.github.io/devtools-protocol/) goes through a pair of pipes, so nothing but Python's
 own modules is needed. Chromium is $CHROMIUM, or the first of NAMES on the PATH. Tests that use this are skipped where
-there is none, unless $REQUIRE_COMFYUI is set: then they fail.
+there is none (and on Windows), unless $REQUIRE_COMFYUI is set: then they fail.
 """
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -22,7 +21,8 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
+_FOUND = os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
+CHROMIUM = _FOUND if os.name == "posix" else None  # the pipes are handed over as Unix does it
 
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("REQUIRE_COMFYUI"), reason=f"none of {', '.join(NAMES)} is on the PATH"
@@ -145,6 +145,8 @@ class Page:
 
 def _descriptors(commands: int, answers: int) -> Callable[[], None]:
     """What a child does before it becomes Chromium, which reads commands from descriptor 3 and answers on 4."""
+
+    import fcntl  # only Unix has it
 
     def connect() -> None:
         source, target = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (commands, answers))

@@ -50,8 +50,11 @@ class Server:
     process_id: int
 
     def worked(self) -> float:
-        """Seconds that its processors have worked so far; Linux only."""
-        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        """Seconds that its processors have worked so far; where the system does not tell, seconds that have gone by."""
+        stat = Path(f"/proc/{self.process_id}/stat")
+        if not stat.is_file():
+            return time.monotonic()
+        fields = stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
