@@ -311,4 +311,4 @@ class TestSpecial:
     def test_the_node(self, special):
         report, shape, source, shown = special["node"]
         assert report.startswith("2 steps, 105 tokens of video (3 x 5 x 7)") and shown and source
-        assert shape[0] == 1 and shape[2:] == [792, 3]
+        assert shape[0] == 1 and shape[2:] == [720, 3]
