@@ -280,6 +280,14 @@ class TestPlot:
         assert second == pytest.approx(2 * first, abs=8) and first > 20
         assert max(others) == 0
 
+    def test_what_is_no_number_is_left_out(self):
+        broken = {"window": [(0.2, 0.15, True), (0.5, float("nan"), False)], "top-k": [(0.3, float("inf"), True)]}
+        whole = {"window": [(0.2, 0.15, True)]}
+        nan = ((0.05, 0.1), (float("nan"), float("nan")))
+        none = ((0.05, 0.1), (None, None))
+        pictures = [fidelity_plot(*each, wished=0.1) for each in ((nan, broken), (none, whole))]
+        assert np.array_equal(*pictures)
+
     @pytest.mark.parametrize("wished", [0.0, 0.1, 5.0])
     def test_the_wish_is_drawn(self, wished):
         picture = fidelity_plot([], self.SETTINGS, wished=wished)

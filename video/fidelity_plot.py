@@ -1,5 +1,6 @@
 """Plots of what patches of a model cost: errors of its layers as bars, and errors of settings over their work."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,10 +28,13 @@ def fidelity_plot(
 ) -> np.ndarray:
     """uint8 `[H, W, 3]`, one plot for each of both that there is; a line of text where there is neither.
 
-    layers: mean and worst error of each, None where it is no number. settings: kind -> (share of the work, error,
-    whether it is faster than dense) of each one tried. The wished error is a dashed line, `chosen` is ringed. Errors
-    above 1, or above what was wished where that is more, are drawn at the top.
+    layers: mean and worst error of each, None or NaN where it is no number. settings: kind -> (share of the work,
+    error, whether it is faster than dense) of each one tried; those without a number are left out. The wished error is
+    a dashed line, `chosen` is ringed. Errors above 1, or above what was wished where that is more, are at the top.
     """
+    layers = [(_number(mean), _number(worst)) for mean, worst in layers]
+    settings = {name: [point for point in some if math.isfinite(point[1])] for name, some in settings.items()}
+    settings = {name: some for name, some in settings.items() if some}
     parts = []
     if layers:
         parts += [heading("Error of each layer", width), *_bars(layers, wished, width)]
@@ -38,6 +42,10 @@ def fidelity_plot(
         parts += [heading("Error of settings, over the work they leave", width)]
         parts += _curves(settings, wished, chosen, width)
     return stacked(parts or [heading("No layer was compared, and no setting tried.", width)])
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _most(errors: Sequence[float], wished: float) -> float:
