@@ -147,6 +147,11 @@ class TestGraphs:
         used = [socket["link"] for node in nodes.values() for socket in node["inputs"] if socket["link"] is not None]
         assert sorted(used) == sorted(link[0] for link in graph["links"])
 
+    def test_nothing_hangs_on_what_is_saved(self, name):
+        """Save Video of ComfyUI 0.3.64 gives nothing on."""
+        saving = {node["id"] for node in opened(name)["nodes"] if node["type"] == "SaveVideo"}
+        assert not saving & {link[1] for link in opened(name)["links"]}
+
     def test_twin_says_the_same(self, name):
         """As `tokenreel export` writes it."""
         assert to_api_format(opened(name)) == twin(name)
