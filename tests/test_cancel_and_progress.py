@@ -216,6 +216,8 @@ class Watched:
 
     def lines(self, prompt):
         log = self.server.base / "custom_nodes" / "watcher" / "events.jsonl"
+        if not log.exists():  # nothing has begun
+            return []
         written = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in written if line["prompt_id"] in (prompt, None)]
 
