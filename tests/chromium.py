@@ -114,14 +114,21 @@ class Page:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
     def click(self, selector: str, seconds: float = 20.0) -> None:
-        """A click on the middle of the first element that a CSS selector finds, once it is there, shown and enabled."""
-        found = f"document.querySelector({json.dumps(selector)})"
-        box = self.wait(
+        """A click on the middle of the first element that a CSS selector finds.
+
+        Once it is there, enabled, not covered by another, and stands still.
+        """
+        script = (
             f"(e => {{ if (!e || e.disabled) return null; const b = e.getBoundingClientRect();"
-            f" return b.width && b.height ? [b.x + b.width / 2, b.y + b.height / 2] : null }})({found})",
-            seconds,
+            f" const at = [b.x + b.width / 2, b.y + b.height / 2];"
+            f" return e.contains(document.elementFromPoint(...at)) ? at : null }})"
+            f"(document.querySelector({json.dumps(selector)}))"
         )
-        self.click_at(*box)
+        before = None
+        while (place := self.wait(script, seconds)) != before:
+            before = place
+            time.sleep(0.2)
+        self.click_at(*place)
 
     def double_click_at(self, x: float, y: float) -> None:
         for count in (1, 2):

@@ -116,6 +116,10 @@ class Editor:
         """The blue button; what the server has run before."""
         before = set(self.server.client.get("/history"))
         self.page.click("[data-testid=queue-button]")
+        deadline = time.monotonic() + 20
+        while not any(self.server.client.get("/queue").values()) and set(self.server.client.get("/history")) == before:
+            assert time.monotonic() < deadline, f"nothing was queued: {self.complaint()}"
+            time.sleep(0.05)
         return before
 
     def wait_for(self, before: set[str], seconds: float = 60) -> tuple[dict[str, Any], dict[str, Any]]:
