@@ -73,6 +73,7 @@ class VideoReader:
         self.warnings.extend(self._opened.warnings)
         if self._opened.damage:
             self._damaged(self._opened.damage)
+        self._newest = (-(1 << 63), 0)
         self._frames = self._decode()
         self._first = next(self._frames, None)
         if self._first is None:
@@ -159,7 +160,7 @@ class VideoReader:
                 yield *held, tick - held[1]
             held = frame, tick
         if held is not None:
-            yield *held, _duration(held[0]) or step
+            yield *held, self._told_duration(held[0]) or step
 
     def _stamped(self, step: int) -> Iterator[tuple[VideoFrame, int]]:
         expected: int | None = None
@@ -218,9 +219,18 @@ class VideoReader:
             if packet is None or (packet.size == 0 and packet.pts is None and packet.dts is None):
                 yield None
                 return
+            if packet.pts is not None and packet.duration:
+                self._newest = max(self._newest, (packet.pts, packet.duration))
             if packet.is_corrupt:
                 self._damaged("a packet is incomplete: the file is damaged or truncated")
             yield packet
+
+    def _told_duration(self, frame: VideoFrame) -> int | None:
+        """Of the last frame, as the container says. PyAV before 15 does not tell it of a frame, but of a packet."""
+        if hasattr(frame, "duration"):
+            return frame.duration
+        tick, duration = self._newest
+        return duration if tick == frame.pts else None
 
     # -- what a stream is
 
@@ -307,11 +317,6 @@ class VideoReader:
             self.warnings.append(f"the container announces {claim} frames, {total} came out")
         self.warnings.extend(f"{event}: {count}" for event, count in self._counts.items())
         self._counts.clear()
-
-
-def _duration(frame: VideoFrame) -> int | None:
-    # PyAV before 15 has no frame.duration.
-    return getattr(frame, "duration", None)
 
 
 def _seconds(value: Fraction | None) -> str:
