@@ -93,6 +93,12 @@ class Editor:
     def switch(self, setting: str, value: Any) -> None:
         self.page.run(f"app.extensionManager.setting.set({setting!r}, {json.dumps(value)}).then(() => true)")
 
+    def speak(self, language: str) -> None:
+        """The editor in a language; it then opens the graph anew, as it was last saved or opened."""
+        self.page.run(f"app.graph.getNodeById({self.put('PreviewAny')}).of_before = true")
+        self.switch("Comfy.Locale", language)
+        self.page.wait("!app.graph._nodes.some(node => node.of_before)")
+
     def settled(self) -> list[list[float]]:
         """Number, place and size of each node, as soon as they do not change any more."""
         before = None

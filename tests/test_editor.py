@@ -105,20 +105,6 @@ class TestHelp:
         assert words(shown) == words(page) and len(words(page)) > 80
         assert editor.errors() == []
 
-    @pytest.mark.parametrize("language", sorted(path.stem for path in (PAGES / HELPED).glob("*.md")))
-    def test_opens_in_the_language_of_the_editor(self, editor, language):
-        editor.switch("Comfy.Locale", language)
-        try:
-            editor.open(EMPTY)
-            editor.select(editor.put(HELPED))
-            editor.page.click("[data-testid=info-button]")
-            page = (PAGES / HELPED / f"{language}.md").read_text(encoding="utf-8")
-            heading = page.partition("\n")[0].removeprefix("# ")
-            editor.page.wait(f"document.querySelector('.node-help-content h1')?.innerText === {json.dumps(heading)}")
-            assert words(editor.page.run("document.querySelector('.node-help-content').innerText")) == words(page)
-        finally:
-            editor.switch("Comfy.Locale", "en")
-
 
 class TestRun:
     def test_previews_appear_in_the_nodes(self, editor):
@@ -274,3 +260,19 @@ class TestBlueprints:
         plain, cheap = (load_file(next(folder.glob(f"{name}_*")))["latent_tensor"] for name in ("plain", "cheap"))
         assert plain.shape == cheap.shape and cheap.isfinite().all() and cheap.std() > 0
         assert not torch.equal(plain, cheap)
+
+
+class TestLanguages:
+    @pytest.mark.parametrize("language", sorted(path.stem for path in (PAGES / HELPED).glob("*.md")))
+    def test_help_opens_in_the_language_of_the_editor(self, editor, language):
+        editor.speak(language)
+        try:
+            editor.open(EMPTY)
+            editor.select(editor.put(HELPED))
+            editor.page.click("[data-testid=info-button]")
+            page = (PAGES / HELPED / f"{language}.md").read_text(encoding="utf-8")
+            heading = page.partition("\n")[0].removeprefix("# ")
+            editor.page.wait(f"document.querySelector('.node-help-content h1')?.innerText === {json.dumps(heading)}")
+            assert words(editor.page.run("document.querySelector('.node-help-content').innerText")) == words(page)
+        finally:
+            editor.speak("en")
