@@ -91,13 +91,17 @@ def check_cancelled() -> None:
     In a `with` block of `progress` it also shows in ComfyUI that an item that takes long is going on. Raises
     `Cancelled` on the embedded host and ComfyUI's own exception there: catch neither, clean up in `finally`.
     """
+    _stop_if_cancelled()
+    bar = getattr(_open_bars, "innermost", None)
+    if bar is not None:
+        bar.go_on()
+
+
+def _stop_if_cancelled() -> None:
     if IS_COMFYUI:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar = getattr(_open_bars, "innermost", None)
-        if bar is not None:
-            bar.go_on()
     elif _cancelled.is_set():
         raise Cancelled("Interrupted.")
 
@@ -155,7 +159,7 @@ class Progress:
 
         Raises what `check_cancelled` raises.
         """
-        check_cancelled()
+        _stop_if_cancelled()
         self.done += n
         self._most, self._checks = max(self._most, self._checks), 0
         if self._comfyui is not None:
@@ -180,7 +184,7 @@ class Progress:
         self._comfyui.update_absolute(value, total, _preview(preview))
 
     def __enter__(self) -> Progress:
-        check_cancelled()
+        _stop_if_cancelled()
         self._around = getattr(_open_bars, "innermost", None)
         _open_bars.innermost = self
         return self

@@ -15,10 +15,11 @@ def networks_of(engine: Any) -> Iterable[nn.Module]:
 
 
 @contextlib.contextmanager
-def checked(networks: Iterable[nn.Module], check: Callable[[], None]) -> Iterator[None]:
+def checked(networks: Iterable[Any], check: Callable[[], None]) -> Iterator[None]:
     """In this `with` block, `check` is called before each part of these networks runs; it may raise to cancel.
 
     What networks give stays the same, bit for bit. Nothing stays on them afterwards, whatever happens in the block.
+    What is no network of torch's is passed over.
     """
 
     watched = True
@@ -29,7 +30,7 @@ def checked(networks: Iterable[nn.Module], check: Callable[[], None]) -> Iterato
 
     with contextlib.ExitStack() as hooks:
         for network in networks:
-            for part in network.modules():
+            for part in network.modules() if isinstance(network, nn.Module) else ():
                 hooks.callback(part.register_forward_pre_hook(before).remove)
         try:
             yield

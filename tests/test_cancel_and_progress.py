@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow, needs_comfyui]
 
 CANCEL_LIMIT = 2.0  # seconds from the request to the end of the job
 PROGRESS_LIMIT = 2.0  # seconds without an event
-LOOK_LIMIT = 1.0  # seconds between two looks for cancel
+LOOK_LIMIT = CANCEL_LIMIT  # seconds between two looks for cancel
 PATIENCE = 300.0  # seconds by the clock, on a machine that does much else
 
 # A node pack that notes what ComfyUI sends and how much the computing thread has worked, and makes small models
@@ -170,15 +170,15 @@ LONGEST = {
     "sample": on_clip("SampleFrames", "long.mp4", "small.mp4", frames=4),
     "interpolate": on_clip("InterpolateVideo", "large.mp4", "small.mp4"),
     "upscale": on_clip("UpscaleVideo", "large.mp4", "small.mp4", reuse="nothing"),
-    "measure": on_clip("MeasureQuality", "large.mp4", "small.mp4"),
+    "measure": on_clip("MeasureQuality", "longer.mp4", "small.mp4"),
     "decode": on_tokens("DecodeTokens", "large.tokens", "small.tokens"),
     "generate": on_tokens("GenerateTokens", "large.tokens", "small.tokens", frames=3),
-    "quantize": on_model("QuantizeModel", (6, 1536, 128), SMALL_MODEL, sampled=False),
+    "quantize": on_model("QuantizeModel", (10, 1536, 128), SMALL_MODEL, sampled=False),
     "quantize, sampled": on_model("QuantizeModel", LARGE_MODEL, SMALL_MODEL),
     "prune": on_model("PruneModel", LARGE_MODEL, SMALL_MODEL),
     "probe": on_model("ProbeFidelity", LARGE_MODEL, SMALL_MODEL, patched=True),
 }
-WORK_BEFORE = {"shots": 0.5, "sample": 0.5}
+WORK_BEFORE = {"shots": 0.5, "sample": 0.5, "quantize": 1.0}
 """Seconds of work after which these are stopped; the others after more than PROGRESS_LIMIT."""
 
 
@@ -270,6 +270,7 @@ def watched(tmp_path_factory):
     with comfyui_server(base, packs={"watcher": WATCHER}) as server:
         for name, frames in (
             ("large.mp4", moving(20, 576, 1024)),
+            ("longer.mp4", moving(60, 576, 1024)),
             ("small.mp4", moving(4, 64, 96)),
             ("long.mp4", moving(800, 48, 64)),
         ):
