@@ -91,17 +91,13 @@ def check_cancelled() -> None:
     In a `with` block of `progress` it also shows in ComfyUI that an item that takes long is going on. Raises
     `Cancelled` on the embedded host and ComfyUI's own exception there: catch neither, clean up in `finally`.
     """
-    _stop_if_cancelled()
-    bar = getattr(_open_bars, "innermost", None)
-    if bar is not None:
-        bar.go_on()
-
-
-def _stop_if_cancelled() -> None:
     if IS_COMFYUI:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
+        bar = getattr(_open_bars, "innermost", None)
+        if bar is not None:
+            bar.go_on()
     elif _cancelled.is_set():
         raise Cancelled("Interrupted.")
 
@@ -139,7 +135,7 @@ class Progress:
         self.done = 0
         self.total = total
         self._checks, self._most = 0, _CHECKS
-        self._told = 0.0
+        self._told = time.monotonic()
         self._around: Progress | None = None
         self._comfyui: Any = None
         self._bar: Any = None
@@ -159,7 +155,7 @@ class Progress:
 
         Raises what `check_cancelled` raises.
         """
-        _stop_if_cancelled()
+        check_cancelled()
         self.done += n
         self._most, self._checks = max(self._most, self._checks), 0
         if self._comfyui is not None:
@@ -184,7 +180,7 @@ class Progress:
         self._comfyui.update_absolute(value, total, _preview(preview))
 
     def __enter__(self) -> Progress:
-        _stop_if_cancelled()
+        check_cancelled()
         self._around = getattr(_open_bars, "innermost", None)
         _open_bars.innermost = self
         return self
