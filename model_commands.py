@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 from .commands import Facts, Tell, output_file
 
 if TYPE_CHECKING:
-    from .host.resources import Progress
     from .models.quantization import QuantizationSettings
     from .models.quantization_report import QuantizationReport
 
@@ -62,9 +60,7 @@ def quantize(args: argparse.Namespace, tell: Tell) -> Facts:
     kept = tuple(re.escape(part) for part in args.keep)
     ends = {"first_blocks": args.first_blocks, "last_blocks": args.last_blocks}
     with resources.progress(None, "quantize") as bar:
-        report = quantize_file(
-            source, Path(target), settings, accept=LayerFilter(family, kept, **ends), step=_counted(bar)
-        )
+        report = quantize_file(source, Path(target), settings, accept=LayerFilter(family, kept, **ends), step=bar.count)
     if "int8" in report.counts():
         tell(f"note: {args.output}: int8 layers need a ComfyUI newer than 0.25 or the node Load Quantized Model")
     return {
@@ -98,14 +94,6 @@ def _quantization(args: argparse.Namespace) -> QuantizationSettings:
         args.wrong_usage(f"--size, --error and --formats are for --format mixed, not for {args.format}")
     formats = {"formats": args.formats} if args.formats else {}
     return QuantizationSettings(args.format, *limits, **formats)
-
-
-def _counted(bar: Progress) -> Callable[[int, int, str], None]:
-    def step(done: int, total: int, name: str) -> None:
-        bar.total = total
-        bar.update()
-
-    return step
 
 
 def _quantized(report: QuantizationReport) -> Facts:

@@ -164,6 +164,11 @@ class Progress:
             self._bar.total = self.total  # it may be found out late
             self._bar.update(n)
 
+    def count(self, done: int, total: int, name: str = "") -> None:
+        """Count one more item of `total`, which may be found out late: for work that calls before each item."""
+        self.total = total
+        self.update()
+
     def go_on(self) -> None:
         """Work on an item goes on: show a little more of it, always forward and never the whole."""
         self._checks += 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -212,19 +211,11 @@ def _quantized(
     disk = WeightStore(Path(files.temp_path(".weights"))) if on_disk else contextlib.nullcontext()
     with disk as store, resources.progress(None, "quantizing") as bar:
         options = {"kept": kept, "inputs": inputs, "fast": fast, "store": store}
-        made, report = quantize_model(model, settings, **options, step=_counted(bar))
+        made, report = quantize_model(model, settings, **options, step=bar.count)
     if recorded is not None and sampling is not None:
         with stoppable(made), resources.progress(sampling.steps, "sampling") as bar:
             report.notes.append(recorded.compare(sampling.run(made, bar.update)))
     return made, report
-
-
-def _counted(bar: resources.Progress) -> Callable[[int, int], None]:
-    def step(done: int, total: int) -> None:
-        bar.total = total
-        bar.update()
-
-    return step
 
 
 def _drawn(report: QuantizationReport) -> Any:
@@ -268,7 +259,7 @@ class SaveModel(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, filename_prefix: str) -> io.NodeOutput:
         with files.output_path(filename_prefix, ".safetensors") as file, resources.progress(None, "saving") as bar:
-            saved = save_model(model, Path(file.path), step=_counted(bar))
+            saved = save_model(model, Path(file.path), step=bar.count)
         text = f"{file.name}\n{saved}"
         return io.NodeOutput(file.name, text, ui={"text": (text,)})
 
@@ -330,4 +321,4 @@ class LoadModel(io.ComfyNode):
     def execute(cls, model_name: str, fast: bool = False) -> io.NodeOutput:
         path = Path(files.resolve_diffusion_model(model_name))
         with resources.progress(None, "loading") as bar:
-            return io.NodeOutput(*load_model(path, fast=fast, step=_counted(bar)))
+            return io.NodeOutput(*load_model(path, fast=fast, step=bar.count))
