@@ -7,11 +7,12 @@ from typing import Any
 
 from ..host import files, resources
 from ..host.api import io, ui
-from ..host.probing import Sampling, samplers, schedulers
+from ..host.probing import Sampling
 from ..models.quantization import KINDS, QuantizationSettings
 from ..models.quantization_report import QuantizationReport, describe_quantization
 from ..models.quantized_files import WeightStore
 from ..video.layer_plot import layer_plot
+from .probing import sampler_choice
 from .quantized_model_steps import (
     check_file,
     load_model,
@@ -116,20 +117,7 @@ def _samples() -> list[Any]:
             optional=True,
             tooltip="How much the prompt counts in that sampling. 1: no guidance, one run of the model a step.",
         ),
-        io.Combo.Input(
-            "sampler_name",
-            options=samplers(),
-            default="euler",
-            optional=True,
-            tooltip="What takes the steps of that sampling: best the sampler that you use.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=schedulers(),
-            default="simple",
-            optional=True,
-            tooltip="How the noise falls over those steps: best as you use it.",
-        ),
+        *sampler_choice("the steps of that sampling", optional=True),
     ]
 
 

@@ -50,17 +50,26 @@ def _sampling() -> list[Any]:
             round=0.01,
             tooltip="How much the prompt counts, as for the sampler. 1: no guidance, one run of the model a step.",
         ),
+        *sampler_choice("the steps"),
+    ]
+
+
+def sampler_choice(steps: str, **options: Any) -> list[Any]:
+    """What takes steps, which are called so, and how the noise falls; options are those of inputs."""
+    return [
         io.Combo.Input(
             "sampler_name",
             options=samplers(),
             default="euler",
-            tooltip="What takes the steps: best the sampler that you use.",
+            tooltip=f"What takes {steps}: best the sampler that you use.",
+            **options,
         ),
         io.Combo.Input(
             "scheduler",
             options=schedulers(),
             default="simple",
-            tooltip="How the noise falls over the steps: best as you use it.",
+            tooltip=f"How the noise falls over {steps}: best as you use it.",
+            **options,
         ),
     ]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comfyui_server import end
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FOUND = os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -181,11 +182,6 @@ def chromium_page(width: int = 1600, height: int = 900) -> Iterator[Page]:
             page.attach()
             yield page
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
             os.close(to_read)
             os.close(to_write)

@@ -5,6 +5,7 @@ Tests that use this are skipped where there is none, unless $REQUIRE_COMFYUI is 
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,12 +99,17 @@ def comfyui_server(
             _wait_until_ready(process, ComfyClient(url), log)
             yield Server(url, ComfyClient(url), base, log, process.pid)
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen, patience: float = 20) -> None:
+    """Ends a process, by force if it has not gone after so many seconds."""
+    process.terminate()
+    try:
+        process.wait(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen, client: ComfyClient, log: Path) -> None:
@@ -115,6 +122,11 @@ def _wait_until_ready(process: subprocess.Popen, client: ComfyClient, log: Path)
             return
         time.sleep(0.25)
     pytest.fail(f"ComfyUI did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def told_in_comfyui(script: str, *arguments: str, timeout: float = 240) -> Any:
+    """What a Python script that has the checkout as `tokenreel` prints as JSON in its last line."""
+    return json.loads(run_in_comfyui(LOAD_CHECKOUT + script, *arguments, timeout=timeout).splitlines()[-1])
 
 
 def run_in_comfyui(script: str, *arguments: str, timeout: float = 240) -> str:

@@ -1,10 +1,8 @@
 """Models loaded in ComfyUI from files of ours: the same as before they were saved, with all that is done to a MODEL."""
 
-import json
-
 import pytest
 from comfyui_models import SMALL_FILES
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 
 LOADING = """
 import comfy.model_management as management
@@ -206,7 +204,7 @@ print(json.dumps(seen))
 
 
 def run(script, folder):
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + SMALL_FILES + LOADING + script, str(folder)).splitlines()[-1])
+    return told_in_comfyui(SMALL_FILES + LOADING + script, str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 
 from tokenreel.models.model_families import FAMILIES
 
@@ -91,7 +91,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def core():
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + BUILD, json.dumps(SIZE)).splitlines()[-1])
+    return told_in_comfyui(BUILD, json.dumps(SIZE))
 
 
 @needs_comfyui

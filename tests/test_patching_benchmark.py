@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark_arguments import arguments
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 
 from tokenreel.benchmarks import patching, patching_attention, patching_merging, results
 from tokenreel.benchmarks.arguments import PARTS
@@ -357,7 +357,7 @@ print(json.dumps([try_families(2), len(cases()), try_grids(cases()[:20]),
 
 @pytest.fixture(scope="module")
 def found():
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + SCRIPT, timeout=300).splitlines()[-1])
+    return told_in_comfyui(SCRIPT, timeout=300)
 
 
 @needs_comfyui

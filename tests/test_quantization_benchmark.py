@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark_arguments import arguments
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 from torch import nn
 
 from tokenreel.benchmarks import (
@@ -321,7 +321,7 @@ print(json.dumps([found, shapes == wan_shapes(sizes)]))
 
 @pytest.fixture(scope="module")
 def found():
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + SCRIPT, timeout=300).splitlines()[-1])
+    return told_in_comfyui(SCRIPT, timeout=300)
 
 
 @needs_comfyui

@@ -1,10 +1,8 @@
 """Quantized MODELs in ComfyUI: its own loader opens their files, LoRAs work on them, sources stay as they were."""
 
-import json
-
 import pytest
 from comfyui_models import RANDOM_MODELS, SMALL_FILES
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 
 from tokenreel.nodes.compressing import QuantizeModel, SaveModel
 
@@ -154,7 +152,7 @@ ERRORS = {"int8": 0.009, "fp8": 0.028, "mxfp8": 0.03, "nvfp4": 0.11}
 
 
 def run(script, folder):
-    return json.loads(run_in_comfyui(LOAD_CHECKOUT + SMALL_FILES + script, str(folder)).splitlines()[-1])
+    return told_in_comfyui(SMALL_FILES + script, str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +249,7 @@ class TestNodes:
 @needs_comfyui
 @pytest.mark.comfyui
 def test_other_families_and_patches_before_and_after():
-    seen = json.loads(run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + FAMILIES_OF_COMFYUI).splitlines()[-1])
+    seen = told_in_comfyui(RANDOM_MODELS + FAMILIES_OF_COMFYUI)
     assert len(seen) >= 6
     for counts, error, apart, patch, source in seen.values():
         assert counts["int8"] >= 20 and 0 < error < 0.01

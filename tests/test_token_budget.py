@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 from comfyui_models import RANDOM_MODELS
-from comfyui_server import LOAD_CHECKOUT, needs_comfyui, run_in_comfyui
+from comfyui_server import needs_comfyui, told_in_comfyui
 
 from tokenreel.models.model_families import FAMILIES, ModelFamily, find_family
 from tokenreel.models.token_budget import Cost, Target, describe_budget, forward_cost, plan_budget
@@ -127,7 +127,7 @@ class TestCost:
     @needs_comfyui
     def test_against_the_blocks_of_comfyui(self):
         """Every product in every block of a small model of each class, counted as it runs."""
-        told = json.loads(run_in_comfyui(LOAD_CHECKOUT + RANDOM_MODELS + COUNT).splitlines()[-1])
+        told = told_in_comfyui(RANDOM_MODELS + COUNT)
         assert len(told) == 6
         for kind, (scores, linear, our_scores, our_linear) in told.items():
             assert (our_scores, our_linear) == (scores, linear), kind
