@@ -26,7 +26,7 @@ _MOST_CONFIG = 4096  # bytes
 _OTHER_FILES = (  # what they begin with, what they are, and what is to be done
     (b"GGUF", "a GGUF file", "Choose a .safetensors file, or a loader for GGUF"),
     (b"PK\x03\x04", "a PyTorch file, which can run code", "Convert it to safetensors first"),
-    (b"\x80", "a pickle, which can run code", "Convert it to safetensors first"),
+    (b"\x80", "a file of Python objects, which can run code", "Convert it to safetensors first"),
     (b"version ", "a pointer of Git LFS", "Download the file that it stands for"),
     (b"<", "a web page", "Download the file again"),
 )

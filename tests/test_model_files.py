@@ -125,7 +125,7 @@ class TestRefused:
         [
             (b"GGUF\x03\0\0\0", "is a GGUF file, not safetensors. Choose"),
             (b"PK\x03\x04\0\0\0\0", "is a PyTorch file, which can run code, not safetensors. Convert it"),
-            (b"\x80\x02}q\0.\0\0", "is a pickle, which can run code, not safetensors. Convert it"),
+            (b"\x80\x02}q\0.\0\0", "is a file of Python objects, which can run code, not safetensors. Convert it"),
             (b"version https://git-lfs", "is a pointer of Git LFS, not safetensors. Download the file"),
             (b"<!doctype html>", "is a web page, not safetensors. Download"),
             (b"", "is not a whole safetensors file. Fetch it again"),
