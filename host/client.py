@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..tokens.whole_files import whole_file
 from . import files, resources
 from .runner import NodeError, RunResult
 from .server_events import JobLines, Listener
@@ -198,17 +199,10 @@ class ComfyClient:
         target = Path(files.contained(folder, name))
         target.parent.mkdir(parents=True, exist_ok=True)
         query = {"filename": entry["filename"], "subfolder": entry.get("subfolder", ""), "type": entry["type"]}
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with self._open("GET", "/view?" + urllib.parse.urlencode(query)) as answer, open(partial, "wb") as file:
-                while block := self._read(answer):
-                    resources.check_cancelled()
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with self._open("GET", "/view?" + urllib.parse.urlencode(query)) as answer, whole_file(target) as file:
+            while block := self._read(answer):
+                resources.check_cancelled()
+                file.write(block)
         return target
 
     def _look(self, prompt_id: str) -> tuple[dict[str, Any] | None, str]:

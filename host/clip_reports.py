@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..tokens.whole_files import file_digest
 from . import files, resources
 from .runner import RunResult
 from .workflow import Workflow
@@ -71,18 +72,8 @@ def work_digest(workflow: Workflow, where: tuple[str, str], input_dir: str | os.
     with files.session(input_dir=input_dir):
         for name in named:
             with contextlib.suppress(files.FileNameError):
-                found[name] = file_digest(files.resolve_input(name))
+                found[name] = file_digest(files.resolve_input(name), resources.check_cancelled)
     return hashlib.sha256(json.dumps([plain, found], sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            resources.check_cancelled()
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_whole(folder: str | os.PathLike[str], wanted: ClipReport, source: str) -> ClipReport | None:
@@ -98,11 +89,14 @@ def read_whole(folder: str | os.PathLike[str], wanted: ClipReport, source: str) 
             saved["status"],
         ) != (_FORMAT, _VERSION, DONE):
             return None
-        if file_digest(source) != saved["source_sha256"]:
+        if file_digest(source, resources.check_cancelled) != saved["source_sha256"]:
             return None
         for entry in saved["files"]:
             path = files.contained(os.fspath(folder), entry["name"])
-            if os.path.getsize(path) != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            if (
+                os.path.getsize(path) != entry["bytes"]
+                or file_digest(path, resources.check_cancelled) != entry["sha256"]
+            ):
                 return None
         attempts = [Attempt(**attempt) for attempt in saved["attempts"]]
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not one of ours
@@ -127,7 +121,9 @@ def keep_results(result: RunResult, staged: str, folder: str, report: ClipReport
         target = files.contained(folder, new)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(os.path.join(staged, *old.split("/")), target)
-        report.files.append({"name": new, "bytes": os.path.getsize(target), "sha256": file_digest(target)})
+        report.files.append(
+            {"name": new, "bytes": os.path.getsize(target), "sha256": file_digest(target, resources.check_cancelled)}
+        )
     report.texts = {node_id: _renamed(text, names) for node_id, text in result.texts.items()}
     report.status = DONE
     write_report(folder, report)

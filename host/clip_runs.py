@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ..tokens.whole_files import file_digest
 from . import resources
 from .client import ServerError
-from .clip_reports import DONE, FAILED, Attempt, ClipReport, file_digest, keep_results, read_whole, write_report
+from .clip_reports import DONE, FAILED, Attempt, ClipReport, keep_results, read_whole, write_report
 from .clips import Clip
 from .runner import NodeError, RunResult
 from .workflow import WorkflowError
@@ -194,7 +195,7 @@ class _Spread:
         staged = tempfile.mkdtemp(dir=self._staging)
         job.report.attempts.append(attempt)
         try:
-            job.report.source_sha256 = file_digest(job.clip.path)
+            job.report.source_sha256 = file_digest(job.clip.path, resources.check_cancelled)
             result = target.run(job.clip, staged, lambda line: self._tell_step(job, target, line))
             attempt.seconds = round(time.monotonic() - begin, 3)
             keep_results(result, staged, os.path.join(self._output_dir, job.clip.name), job.report)

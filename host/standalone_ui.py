@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from ..tokens.whole_files import whole_file
 from . import files
 from .standalone import ComfyNode, FolderType
 
@@ -79,12 +79,7 @@ def save_images(images: torch.Tensor, filename_prefix: str, *, folder: FolderTyp
         levels = (image.detach().float().cpu() * 255).round().clamp(0, 255).byte().numpy()  # [H, W, C]
         picture = Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels)
         with files.output_path(filename_prefix, ".png", width=width, height=height, folder=folder.value) as file:
-            partial = file.path + ".part"
-            try:
-                picture.save(partial, format="PNG", compress_level=4)
-                os.replace(partial, file.path)
-            finally:
-                if os.path.exists(partial):
-                    os.unlink(partial)
+            with whole_file(file.path) as target:
+                picture.save(target, format="PNG", compress_level=4)
             results.append(SavedResult(file.filename, file.subfolder, folder))
     return results

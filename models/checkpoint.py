@@ -1,6 +1,5 @@
 """safetensors <-> model. A checkpoint describes itself by its metadata: kind, name, config. File names mean nothing."""
 
-import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..tokens.video_tokens import VideoTokens
-from ..tokens.whole_files import whole_file
+from ..tokens.whole_files import file_digest, whole_file
 from .generator import GeneratorConfig, TokenGenerator
 from .image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .interpolator import IFNet, InterpolatorConfig, NetInterpolator
@@ -162,15 +161,6 @@ class ClipTokenizer(_Tokenizer):
 
 
 AnyTokenizer = VideoTokenizer | ClipTokenizer
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _checkpoints(folder: Path, kind: str) -> Iterator[tuple[str, Path]]:

@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files as a whole: written so or not at all, and their digests."""
 
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,3 +25,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def file_digest(path: str | os.PathLike[str], check: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file, hex. `check` is called for each megabyte and may raise to cancel."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            check()
+            digest.update(block)
+    return digest.hexdigest()
